@@ -1,0 +1,27 @@
+"""latentcomp: one discrete latent-variable model, many posterior learners, one loop, one fair yardstick.
+
+Every arrow of the graphical model is a module that returns a distribution: ``prior()`` is p(z), ``model.decode(e)`` is p(x|z), ``posterior(model, x)`` is
+q(z|x). A learner turns them into losses; one loop, ``fit``, descends them; ``compare`` judges every learner by the same likelihood.
+"""
+
+from latentcomp._version import __version__
+from latentcomp.batch import Batch
+from latentcomp.codebook import Codebook, EMACodebook
+from latentcomp.data import Batches, Split, digits
+from latentcomp.evaluate.compare import Comparison, compare
+from latentcomp.evaluate.protocol import Budget
+from latentcomp.learners.em import EM
+from latentcomp.learners.gflownet_em import GFlowNetEM
+from latentcomp.learners.gumbel_softmax import GumbelSoftmax, Relaxation
+from latentcomp.learners.learner import Learner, Loss
+from latentcomp.learners.reinforce import Reinforce
+from latentcomp.learners.straight_through import StraightThrough
+from latentcomp.learners.vqgan import VQGAN
+from latentcomp.learners.wake_sleep import WakeSleep
+from latentcomp.model import LatentVariableModel
+from latentcomp.train import NonFiniteLoss, fit
+
+__all__ = [
+    "EM", "VQGAN", "Batch", "Batches", "Budget", "Codebook", "Comparison", "EMACodebook", "GFlowNetEM", "GumbelSoftmax", "LatentVariableModel",
+    "Learner", "Loss", "NonFiniteLoss", "Reinforce", "Relaxation", "Split", "StraightThrough", "WakeSleep", "__version__", "compare", "digits", "fit",
+]  # fmt: skip

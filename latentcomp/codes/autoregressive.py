@@ -1,0 +1,90 @@
+"""Each site given those before it: log q(z) = sum_i log q(z_i | z_<i), with one network for all conditionals.
+
+Scoring is teacher-forced: the logits of all N conditionals come from one pass. Sampling goes site by site and keeps what the network has computed for
+the prefix in a cache. The table of all sequences walks the tree of prefixes with that same cache, so that a prefix is computed once and not once for
+each of its continuations.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latentcomp.codes.distribution import CodeDistribution, checked_exploration, flattened, inverse_cdf
+from latentcomp.nn.sequence import SequenceNetwork
+from latentcomp.noise import Noise
+
+
+class AutoregressiveCodes(CodeDistribution):
+    """q(z|x) through a sequence network.
+
+    Args:
+        network: gives the logits of z_i from z_<i and the context.
+        context: ``(B, H)`` features of x, computed once; None for an unconditional distribution.
+        epsilon: the share of the uniform distribution in each conditional.
+        temperature: divides the logits of each conditional.
+    """
+
+    def __init__(self, network: SequenceNetwork, context: Float[Tensor, "B H"] | None = None, epsilon: float = 0.0, temperature: float = 1.0) -> None:
+        checked_exploration(epsilon, temperature)
+        self.network, self._context, self._exploration = network, context, (epsilon, temperature)
+        super().__init__(torch.Size([]) if context is None else context.shape[:1], network.cardinalities)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
+    def context(self) -> Float[Tensor, "B H"]:
+        """``(B, H)`` features of x."""
+        return super().context if self._context is None else self._context
+
+    def features(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N1 H"]:
+        """The network's features of the N + 1 prefixes of z, the empty and the complete one included: what a flow head reads."""
+        return self.network.features(z, self._context)
+
+    def _log_p(self, logits: Float[Tensor, "*rows K"]) -> Float[Tensor, "*rows K"]:
+        return flattened(logits, *self._exploration)
+
+    def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
+        """Log q(z_i | z_<i) of all sites, in one teacher-forced pass."""
+        return self._log_p(self.network(z, self._context)).gather(-1, z.unsqueeze(-1)).squeeze(-1)
+
+    def _draw(self, leading: torch.Size, rows: int, noise: Noise) -> Int[Tensor, "... N"]:
+        u = noise.uniform(leading, self.event_shape)
+        return self._rollout((*leading, rows), lambda log_p, site: inverse_cdf(log_p, u[..., site].reshape(-1).to(log_p.dtype)))
+
+    @property
+    def mode(self) -> Int[Tensor, "*B N"]:
+        """The greedy codes: each site's best given those chosen before it."""
+        with torch.no_grad():
+            z = self._rollout(tuple(self.batch_shape) or (1,), lambda log_p, _: log_p.argmax(-1))
+        return z.view(*self.batch_shape, -1)
+
+    def _rollout(self, rows: Sequence[int], choose: Callable[[Tensor, int], Tensor]) -> Int[Tensor, "... N"]:
+        cache = self.network.start(math.prod(rows), self._context)
+        z: list[Tensor] = []
+        for site in range(len(self.cardinalities)):
+            logits = self.network.advance(cache, site, z[-1] if z else None)
+            z.append(choose(self._log_p(logits), site))
+        return torch.stack(z, -1).view(*rows, -1)
+
+    def explore(self, epsilon: float = 0.0, temperature: float = 1.0) -> "AutoregressiveCodes":
+        """Every conditional flattened by the temperature, then mixed with the uniform distribution."""
+        return AutoregressiveCodes(self.network, self._context, epsilon, temperature)
+
+    @torch.no_grad()
+    def table(self) -> Float[Tensor, "*B M"]:
+        """Log q of all sequences, by a walk over the tree of prefixes; without a gradient, since the walk reuses the cache in place."""
+        rows = self.batch_shape.numel()
+        cache, z = self.network.start(rows, self._context), None
+        table = torch.zeros(rows, 1, device=self._device)
+        for site, k in enumerate(self.cardinalities):
+            log_p = self._log_p(self.network.advance(cache, site, z))[:, :k]
+            table = (table.unsqueeze(-1) + log_p.view(rows, -1, k)).flatten(1)
+            if site + 1 < len(self.cardinalities):
+                cache.repeat(k)
+                z = torch.arange(k, device=self._device).repeat(table.numel() // k)
+        return table.view(*self.batch_shape, -1)

@@ -1,0 +1,111 @@
+"""What every distribution over code sequences can do.
+
+z is a sequence of N codes; site i takes one of K_i values. Codes are generated in a fixed order, z_1 first, so that
+
+    log q(z) = sum_i log q(z_i | z_1, ..., z_{i-1}),                                        (chain rule)
+
+and every partial sequence has one parent: in the words of GFlowNets the backward policy is P_B = 1.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from latentcomp.noise import Noise
+
+
+class CodeDistribution(Distribution, ABC):
+    """A distribution over code sequences: batch shape ``(B,)``, or ``()`` where nothing is conditioned on; event shape ``(N,)``.
+
+    A family provides ``_draw``, ``log_prob_steps``, ``mode``, ``explore`` and ``table``.
+
+    Args:
+        batch_shape: ``(B,)`` or ``()``.
+        cardinalities: K_i for each of the N sites.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+
+    def __init__(self, batch_shape: torch.Size, cardinalities: Sequence[int]) -> None:
+        self.cardinalities = tuple(cardinalities)
+        super().__init__(batch_shape, torch.Size([len(self.cardinalities)]), validate_args=False)
+
+    @property
+    def context(self) -> Float[Tensor, "B H"]:
+        """``(B, H)`` features of x for a head such as log Z(x), where the family has them."""
+        raise AttributeError(f"{type(self).__name__} keeps no features of x: choose a posterior with an encoder, such as Autoregressive or Factorised")
+
+    def sample(self, sample_shape: Sequence[int] = (), noise: Noise | None = None) -> Int[Tensor, "... N"]:
+        """Codes of shape ``(*sample_shape, B, N)``, without a gradient.
+
+        The last axis before the sites is the one whose rows own a stream of ``noise``: the batch, or where the batch shape is ``()``, the last
+        sample axis. Without ``noise`` the draws follow ``torch.manual_seed``.
+        """
+        rows = (*sample_shape, *self.batch_shape)
+        leading, n = (rows[:-1], rows[-1]) if rows else ((), 1)
+        with torch.no_grad():
+            z = self._draw(torch.Size(leading), n, noise or Noise.fresh(n, self._device))
+        return z.view(*rows, *self.event_shape)
+
+    @property
+    @abstractmethod
+    def _device(self) -> torch.device: ...
+
+    @abstractmethod
+    def _draw(self, leading: torch.Size, rows: int, noise: Noise) -> Int[Tensor, "... N"]:
+        """Codes ``(*leading, rows, N)``; ``rows`` is B, or for an unconditional distribution any number."""
+
+    @abstractmethod
+    def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
+        """Log q(z_i | z_<i) at each site, in nats; the leading axes of z are ``(*S, B)``."""
+
+    def log_prob(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows"]:
+        """Log q(z), in nats."""
+        return self.log_prob_steps(z).sum(-1)
+
+    @property
+    @abstractmethod
+    def mode(self) -> Int[Tensor, "*B N"]:
+        """The most probable codes (for a sequential family, the greedy ones: each site's best given those before it)."""
+
+    @abstractmethod
+    def explore(self, epsilon: float = 0.0, temperature: float = 1.0) -> "CodeDistribution":
+        """The behaviour policy: each conditional flattened by ``temperature``, then mixed with ``epsilon`` of the uniform distribution."""
+
+    @abstractmethod
+    def table(self) -> Float[Tensor, "*B M"]:
+        """Log q of all M = prod_i K_i sequences, in the order of :func:`latentcomp.enumeration.all_codes` (the first site varies slowest)."""
+
+
+def checked_exploration(epsilon: float, temperature: float) -> None:
+    """Refuses settings that are no distribution.
+
+    Raises:
+        ValueError: epsilon lies outside [0, 1] or the temperature is not positive.
+    """
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"epsilon is a probability, so it must lie in [0, 1]; got {epsilon}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"the temperature must be positive and finite; got {temperature}")
+
+
+def flattened(logits: Float[Tensor, "*rows K"], epsilon: float, temperature: float) -> Float[Tensor, "*rows K"]:
+    """log((1 - epsilon) softmax(logits / temperature) + epsilon / K), in float32 or better; codes with a logit of -inf do not exist and stay so."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    log_p = (logits / temperature).log_softmax(-1)
+    if epsilon == 0:
+        return log_p
+    exists = logits > -math.inf
+    uniform = torch.where(exists, -exists.sum(-1, keepdim=True).to(log_p.dtype).log(), -math.inf)
+    return torch.logaddexp(log_p + math.log1p(-epsilon), uniform + math.log(epsilon)) if epsilon < 1 else uniform
+
+
+def inverse_cdf(log_p: Float[Tensor, "*rows K"], u: Float[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
+    """The code at which the cumulative distribution passes u in (0, 1): one uniform number a code."""
+    cdf = log_p.exp().cumsum(-1)
+    return (cdf <= u.unsqueeze(-1) * cdf[..., -1:]).sum(-1).clamp_(max=log_p.shape[-1] - 1)

@@ -1,0 +1,1 @@
+"""The yardstick: the same estimator judges every learner."""

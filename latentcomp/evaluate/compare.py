@@ -1,0 +1,96 @@
+"""compare(): the fair table for your own model, in one call."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from latentcomp.data import Split
+from latentcomp.evaluate.protocol import Budget, Measure, default_prior, judge, train
+from latentcomp.learners.learner import Learner
+from latentcomp.model import LatentVariableModel
+from latentcomp.posteriors.posterior import Posterior
+from latentcomp.priors import Prior
+from latentcomp.statistics import interval, separated
+
+
+class Comparison(NamedTuple):
+    """The numbers of all learners, one record for each row, seed and metric; printing it gives the table."""
+
+    records: list[dict[str, Any]]
+
+    def values(self, row: str, metric: str) -> list[float]:
+        """One value for each seed."""
+        return [r["value"] for r in self.records if r["row"] == row and r["metric"] == metric and r["value"] is not None]
+
+    def __str__(self) -> str:
+        from tabulate import tabulate
+
+        rows = list(dict.fromkeys(r["row"] for r in self.records))
+        shown = [m for m in dict.fromkeys(r["metric"] for r in self.records) if m in _SHOWN]
+        table = [[row] + [self._cell(row, metric) for metric in shown] for row in rows]
+        seeds = len({r["seed"] for r in self.records})
+        return tabulate(table, ["learner", *shown], "github") + f"\n\nmean ± half of the 95 % interval over {seeds} seed(s); * best, or not separated from it"
+
+    def _cell(self, row: str, metric: str) -> str:
+        values = self.values(row, metric)
+        if not values:
+            return "inf"
+        mean = interval(values)
+        spread = "" if len(values) < 2 else f" ± {mean.half_width:.2f}"
+        return f"{mean.mean:.2f}{spread}{' *' if metric in _HEADLINES and row in self._best(metric) else ''}"
+
+    def _best(self, metric: str) -> set[str]:
+        rows = dict.fromkeys(r["row"] for r in self.records)
+        return separated({row: self.values(row, metric) for row in rows})
+
+
+_HEADLINES = ("exact_nll", "iw_nll")
+_SHOWN = (*_HEADLINES, "exact_nll_uniform_prior", "iw_nll_uniform_prior", "own_bound", "kl_q_p", "perplexity", "bound_gap", "seconds")
+
+
+def compare(
+    model_factory: Callable[[], LatentVariableModel],
+    learners: Mapping[str, Callable[[], Learner]],
+    data: Split,
+    seeds: int = 3,
+    budget: Budget = Budget(),  # noqa: B008 - an immutable tuple
+    rate: float = 3e-3,
+    prior: Callable[[LatentVariableModel], Prior] = default_prior,
+    proposal: Callable[[], Posterior] | None = None,
+) -> Comparison:
+    """Trains each learner on a fresh model for each seed and judges all by the same yardstick.
+
+    Args:
+        model_factory: makes the model; called anew for each row and seed, with the same seed for every row.
+        learners: makes each learner, by the name of its row.
+        data: training, validation and test images.
+        seeds: how many repetitions.
+        budget: of training and judging, the same for every row.
+        rate: the learning rate of Adam, for theta and phi.
+        prior: makes the prior of the second stage.
+        proposal: makes the proposal of importance sampling, where there are too many codes to enumerate.
+
+    Returns:
+        The records; ``print`` it for the table.
+
+    Raises:
+        TypeError: a learner was passed where a function that makes one is wanted.
+        ValueError: images the model cannot explain.
+    """
+    for name, factory in learners.items():
+        if isinstance(factory, Learner):
+            raise TypeError(
+                f"learners[{name!r}] is a learner; every seed needs a fresh one, so pass a function that makes it: lambda: {type(factory).__name__}(...)"
+            )
+    records = []
+    for seed in range(seeds):
+        for name, factory in learners.items():
+            torch.manual_seed(seed)
+            model, learner = model_factory(), factory()
+            optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], rate)
+            training = train(model, learner, data, optimizer, budget, seed)
+            measures = judge(model, learner, data, budget, seed, prior, proposal).measures
+            measures |= {"decoder_evaluations": Measure(training.decoder_evaluations, "images"), "seconds": Measure(training.seconds, "s")}
+            records += [{"row": name, "seed": seed, "metric": metric} | measure._asdict() for metric, measure in measures.items()]
+    return Comparison(records)

@@ -1,0 +1,87 @@
+"""What is fitted after training, by the same procedure for every learner: the second-stage prior, and the proposal of importance sampling.
+
+A VQ model as everyone trains it has two stages: codes first, then an autoregressive prior on the codes of the training images. A fair comparison gives
+every learner that second stage. And where log p(x) must be estimated, it gives every model a proposal of the same architecture and budget, so that no
+learner is judged by how well its own posterior happens to cover.
+"""
+
+import copy
+
+import torch
+
+from latentcomp.codes.distribution import CodeDistribution
+from latentcomp.data import Batches, Split
+from latentcomp.learners.gflownet_em import GFlowNetEM
+from latentcomp.model import LatentVariableModel
+from latentcomp.noise import Noise
+from latentcomp.phases.behaviour import OnPolicy
+from latentcomp.phases.schedule import OnlyE
+from latentcomp.phases.sleep import Sleep
+from latentcomp.posteriors.posterior import Posterior
+from latentcomp.priors import Prior
+from latentcomp.train import fit
+
+
+def with_prior(model: LatentVariableModel, prior: Prior) -> LatentVariableModel:
+    """The same codebook, decoder and likelihood under another prior; parameters are shared, not copied."""
+    other = copy.copy(model)
+    other._modules = dict(model._modules)
+    other.prior = prior
+    return other
+
+
+def fit_prior(
+    model: LatentVariableModel,
+    posterior: Posterior,
+    data: Split,
+    prior: Prior,
+    updates: int = 400,
+    size: int = 128,
+    rate: float = 3e-3,
+    seed: int = 0,
+) -> LatentVariableModel:
+    """The second stage: ``prior`` learns -log p(z) of the codes that the frozen posterior gives the training images, drawn anew in every update.
+
+    Of the priors passed on the way (every tenth of the run) the one with the best validation loss on codes of the validation images is kept.
+
+    Returns:
+        The model under the fitted prior; the given model is left as it was.
+    """
+    q_train, q_validation = _frozen(model, posterior, data.train), _frozen(model, posterior, data.validation)
+    optimizer = torch.optim.Adam(prior.parameters(), rate)
+    held_out = q_validation.sample((8,), Noise(seed, -1, torch.arange(len(data.validation), device=data.validation.device)))
+    best, kept = float("inf"), copy.deepcopy(prior.state_dict())
+    for update in range(updates):
+        z = q_train.sample((), Noise(seed, update, torch.arange(len(data.train), device=data.train.device)))
+        rows = Noise(seed, update, torch.arange(len(z), device=z.device)).uniform((), (), torch.float64).argsort()[:size]
+        optimizer.zero_grad(set_to_none=True)
+        (-prior().log_prob(z[rows]).mean()).backward()
+        optimizer.step()
+        if (update + 1) % max(1, updates // 10) == 0:
+            with torch.no_grad():
+                loss = float(-prior().log_prob(held_out).mean())
+            if loss < best:
+                best, kept = loss, copy.deepcopy(prior.state_dict())
+    prior.load_state_dict(kept)
+    return with_prior(model, prior)
+
+
+@torch.no_grad()
+def _frozen(model: LatentVariableModel, posterior: Posterior, x: torch.Tensor) -> CodeDistribution:
+    return posterior(model, x)
+
+
+def fit_proposal(
+    model: LatentVariableModel, posterior: Posterior, data: Split, updates: int = 1000, size: int = 128, rate: float = 1e-3, seed: int = 0
+) -> Posterior:
+    """A proposal for the frozen model: ``posterior`` learns by E-steps (log-variance, four samples) and sleep phases alone.
+
+    Returns:
+        The posterior, fitted; theta is bit-identical afterwards.
+    """
+    learner = GFlowNetEM(posterior, behaviour=OnPolicy(4), schedule=OnlyE(), sleep=Sleep() if model.likelihood.normalised else None)
+    learner.seed = seed
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    for _ in fit(frozen, learner, Batches(data.train, min(size, len(data.train)), updates, seed), torch.optim.Adam(learner.parameters(), rate)):
+        pass
+    return posterior

@@ -1,0 +1,132 @@
+"""log p(x) by importance sampling, with what is needed to trust it.
+
+With w_m = p(x, z_m) / r(z_m|x) and z_m ~ r, the mean of w over M samples is unbiased for p(x); its logarithm is a lower bound of log p(x) in
+expectation (Burda et al., 2016). The proposal is a mixture,
+
+    r(z|x) = (1 - a) q(z|x) + a p(z),      a = 0.1,
+
+so w never exceeds p(x|z) / a, whatever q misses. Where the true code of an image is known, because the model dreamt the image, a second estimate
+that counts the true code among the samples is an upper bound in expectation (Grosse et al., 2015; Sobolev and Vetrov, 2019): the two certify each other.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latentcomp import objectives
+from latentcomp.codes.distribution import CodeDistribution
+from latentcomp.model import LatentVariableModel
+from latentcomp.noise import Noise
+from latentcomp.posteriors.posterior import Posterior
+
+PRIOR_SHARE = 0.1
+
+
+class Estimate(NamedTuple):
+    """An estimate for each image.
+
+    Attributes:
+        log_px: the estimate of log p(x), in nats.
+        stderr: its standard error, by the delta method: sd(w) / (mean(w) sqrt(M)).
+        ess: the effective sample size (sum w)^2 / sum w^2, between 1 and M.
+        pareto_k: the shape of the weights' tail (Vehtari et al., 2024); above 0.7 the estimate is not to be trusted.
+    """
+
+    log_px: Float[Tensor, " B"]
+    stderr: Float[Tensor, " B"]
+    ess: Float[Tensor, " B"]
+    pareto_k: Float[Tensor, " B"]
+
+
+@torch.no_grad()
+def log_px(
+    model: LatentVariableModel, proposal: Posterior, x: Tensor, c: Tensor | None = None, samples: int = 1000, seed: int = 0, chunk: int = 8192
+) -> Estimate:
+    """The importance-weighted estimate of log p(x) for each image.
+
+    Args:
+        model: p(x, z).
+        proposal: q(z|x), best fitted to this frozen model (:func:`latentcomp.evaluate.proposal.fit_proposal`).
+        x: the images.
+        c: their conditions, or None.
+        samples: M.
+        seed: of the samples.
+        chunk: how many (image, sample) pairs are held at once.
+
+    Raises:
+        ValueError: images the model cannot explain, or a likelihood that is an energy.
+    """
+    model.check(x)
+    log_w = torch.cat([log_weights(model, proposal, part, samples, seed, first, rows) for first, part, rows in _parts(x, c, samples, chunk)], -1)
+    return _estimate(log_w)
+
+
+@torch.no_grad()
+def bounds_on_dreams(
+    model: LatentVariableModel, proposal: Posterior, images: int = 100, samples: int = 1000, seed: int = 0, chunk: int = 8192
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Stochastic lower and upper bounds of log p(x), in nats, on images that the model dreamt, whose true code is known.
+
+    Both are exact in the limit of many samples; their mean difference says how far the estimate of :func:`log_px` can be off on data like these.
+    """
+    device = next(model.decoder.parameters()).device
+    x, z = model.sample(images, noise=Noise(seed, 1, torch.arange(images, device=device)))
+    lower, upper = [], []
+    for first, part, _ in _parts(x, None, samples, chunk):
+        log_w = log_weights(model, proposal, part, samples, seed, first, None)
+        q, p = proposal(model, part), model.prior()
+        true = z[first : first + len(part)].unsqueeze(0)
+        log_true = model.log_joint(part, true) - _log_mixture(q, p, true)
+        lower.append(objectives.iwae(log_w))
+        upper.append(objectives.iwae(torch.cat([log_true, log_w[1:]])))
+    return torch.cat(lower), torch.cat(upper)
+
+
+def log_weights(
+    model: LatentVariableModel, proposal: Posterior, x: Tensor, samples: int, seed: int, first: int = 0, c: Tensor | None = None
+) -> Float[Tensor, "M B"]:
+    """Log w_m for M samples of each image, from the mixture of the proposal and the prior; ``first`` is the position of x in its set."""
+    if not model.likelihood.normalised:
+        raise ValueError(f"{type(model.likelihood).__name__} is an unnormalised energy: it has no likelihood in nats to estimate")
+    q, p = proposal(model, x, c), model.prior(c)
+    noise = Noise(seed, 0, torch.arange(first, first + len(x), device=x.device))
+    from_prior = noise.uniform((samples,), ()) < PRIOR_SHARE
+    prior_codes = p.sample((samples,) if p.batch_shape else (samples, len(x)), noise)
+    z = torch.where(from_prior.unsqueeze(-1), prior_codes, q.sample((samples,), noise))
+    return model.log_joint(x, z, c) - _log_mixture(q, p, z)
+
+
+def _log_mixture(q: CodeDistribution, p: CodeDistribution, z: Int[Tensor, "M B N"]) -> Float[Tensor, "M B"]:
+    return torch.logaddexp(q.log_prob(z) + math.log1p(-PRIOR_SHARE), p.log_prob(z) + math.log(PRIOR_SHARE))
+
+
+def _parts(x: Tensor, c: Tensor | None, samples: int, chunk: int) -> list[tuple[int, Tensor, Tensor | None]]:
+    """(position of the first image, images, conditions) such that images times samples stay below ``chunk``."""
+    size = max(1, chunk // samples)
+    return [(first, x[first : first + size], None if c is None else c[first : first + size]) for first in range(0, len(x), size)]
+
+
+def _estimate(log_w: Float[Tensor, "M B"]) -> Estimate:
+    log_w = log_w.double()
+    w = log_w.softmax(0)
+    variance = (w * len(w)).var(0)  # of w / mean(w)
+    return Estimate(objectives.iwae(log_w), (variance / len(w)).sqrt(), 1 / w.square().sum(0), torch.stack([pareto_k(row) for row in log_w.T]))
+
+
+def pareto_k(log_w: Float[Tensor, " M"]) -> Float[Tensor, ""]:
+    """The shape k of a generalised Pareto distribution fitted to the largest weights, by the estimator that ships with Pyro (Zhang and Stephens, 2009).
+
+    The tail holds min(M / 5, 3 sqrt(M)) weights. Weights that are all equal there have no tail: k is -inf.
+    """
+    from pyro.ops.stats import fit_generalized_pareto
+
+    size = int(min(len(log_w) / 5, 3 * math.sqrt(len(log_w))))
+    w = (log_w - log_w.max()).exp().sort().values
+    tail = w[-size:] - w[-size - 1] if 0 < size < len(w) else w[:0]
+    if len(tail) < 5 or tail.max() <= 1e-12 or (tail > 0).sum() < 5:
+        return log_w.new_tensor(-math.inf)
+    k, _ = fit_generalized_pareto(tail[tail > 0])
+    return torch.as_tensor(k, dtype=log_w.dtype, device=log_w.device)

@@ -1,0 +1,1 @@
+"""How q and p learn: one method a file, all with ``losses(model, batch)``."""

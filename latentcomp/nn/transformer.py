@@ -1,0 +1,134 @@
+"""A causal transformer over code sequences, with a preallocated key-value cache.
+
+Position 0 reads the context (or a learned start vector), position i the code z_i; the output at position i is about the codes after it. So logits of
+all sites come from one pass over z shifted by one, and sampling feeds one position at a time to layers that remember keys and values (pre-layer-norm
+blocks as in GPT-2: Radford et al., 2019).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from latentcomp.nn.sequence import Cache, SequenceNetwork
+
+
+@dataclass
+class KeyValueCache(Cache):
+    """Keys and values of the positions seen so far, ``(layers, 2, R, heads, N, width of a head)``, and the vectors that position 0 reads."""
+
+    memory: Tensor
+    first: Tensor
+
+    def repeat(self, times: int) -> None:
+        """Each row ``times`` over."""
+        self.memory = self.memory.repeat_interleave(times, 2)
+
+
+class Block(nn.Module):
+    """Self-attention and a two-layer perceptron, each on a residual branch behind a layer norm."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, h: Float[Tensor, "R T W"]) -> Float[Tensor, "R T W"]:
+        """All positions at once, each seeing those before it."""
+        q, k, v = self._qkv(h)
+        return self._finish(h, scaled_dot_product_attention(q, k, v, is_causal=True))
+
+    def step(self, h: Float[Tensor, "R 1 W"], memory: Float[Tensor, "2 R heads N d"], position: int) -> Float[Tensor, "R 1 W"]:
+        """One position, which leaves its key and value in ``memory`` and sees all up to its own."""
+        q, k, v = self._qkv(h)
+        memory[0, :, :, position], memory[1, :, :, position] = k[:, :, 0], v[:, :, 0]
+        return self._finish(h, scaled_dot_product_attention(q, memory[0, :, :, : position + 1], memory[1, :, :, : position + 1]))
+
+    def _qkv(self, h: Tensor) -> Tensor:
+        return rearrange(self.qkv(self.attention_norm(h)), "r t (three heads d) -> three r heads t d", three=3, heads=self.heads)
+
+    def _finish(self, h: Tensor, attended: Tensor) -> Tensor:
+        h = h + self.out(rearrange(attended, "r heads t d -> r t (heads d)"))
+        return h + self.mlp(self.mlp_norm(h))
+
+
+class CausalTransformer(SequenceNetwork[KeyValueCache]):
+    """A causal transformer; every site has the same vocabulary, of the largest cardinality.
+
+    Args:
+        cardinalities: K_i of each of the N sites.
+        context: H, the width of the context that position 0 reads; 0 for none.
+        width: the width of the residual stream, a multiple of ``heads``.
+        layers: the number of blocks.
+        heads: the number of attention heads.
+    """
+
+    _missing: Tensor
+
+    def __init__(self, cardinalities: Sequence[int], context: int = 0, width: int = 64, layers: int = 2, heads: int = 4) -> None:
+        super().__init__(cardinalities, nn.Linear(context, width) if context else None)
+        if width % heads:
+            raise ValueError(f"the width ({width}) must be a multiple of the number of heads ({heads})")
+        n, k = len(self.cardinalities), max(self.cardinalities)
+        self.heads = heads
+        self.start_vector = nn.Parameter(torch.zeros(width))
+        self.tokens = nn.Embedding(k, width)
+        self.positions = nn.Parameter(torch.zeros(n + 1, width))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, k, bias=False)
+        self.register_buffer("_missing", torch.arange(k) >= torch.tensor(self.cardinalities).unsqueeze(-1), persistent=False)
+        self.apply(_initialise)
+        nn.init.normal_(self.positions, std=0.02)
+
+    def features(self, z: Int[Tensor, "*rows N"], context: Float[Tensor, "B H"] | None = None) -> Float[Tensor, "*rows N1 F"]:
+        """The normalised residual stream after each of the N + 1 prefixes."""
+        return self._stream(z, context)
+
+    def forward(self, z: Int[Tensor, "*rows N"], context: Float[Tensor, "B H"] | None = None) -> Float[Tensor, "*rows N K"]:
+        """Logits of all sites in one pass."""
+        logits = self.head(self._stream(z[..., :-1], context))
+        return logits.masked_fill(self._missing, float("-inf"))
+
+    def _stream(self, z: Tensor, context: Tensor | None) -> Tensor:
+        rows = z.shape[:-1]
+        first = self._first(context).expand(*rows, -1).unsqueeze(-2)
+        h = torch.cat([first, self.tokens(z)], -2) + self.positions[: z.shape[-1] + 1]
+        h = h.reshape(-1, *h.shape[-2:])
+        for block in self.blocks:
+            h = block(h)
+        return self.norm(h).view(*rows, *h.shape[-2:])
+
+    def _first(self, context: Tensor | None) -> Tensor:
+        read = self._read(context)
+        return self.start_vector if read is None else self.start_vector + read
+
+    def start(self, rows: int, context: Float[Tensor, "B H"] | None = None) -> KeyValueCache:
+        """Room for the keys and values of N positions in every row."""
+        first = self._first(context)
+        first = first.expand(rows, -1) if first.ndim == 1 else first.repeat(rows // len(first), 1)
+        heads, width = self.heads, first.shape[-1]
+        shape = (len(self.blocks), 2, rows, heads, len(self.cardinalities), width // heads)
+        return KeyValueCache(first.new_empty(shape), first)
+
+    def advance(self, cache: KeyValueCache, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
+        """Position ``site`` of the stream: the context at site 0, else the code chosen at the site before."""
+        h = (cache.first if z is None else self.tokens(z)) + self.positions[site]
+        h = h.unsqueeze(1)
+        for block, memory in zip(self.blocks, cache.memory, strict=True):
+            h = cast(Block, block).step(h, memory, site)
+        return self.head(self.norm(h.squeeze(1))).masked_fill(self._missing[site], float("-inf"))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

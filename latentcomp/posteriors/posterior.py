@@ -1,0 +1,28 @@
+"""What every posterior is: a module that maps (p, x) to the distribution q(z|x)."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from latentcomp.codes.distribution import CodeDistribution
+from latentcomp.model import LatentVariableModel
+
+
+class Posterior(nn.Module, ABC):
+    """A map from a model and images to q(z|x). Its own parameters are part of phi; those of the model it may use, but never owns."""
+
+    @abstractmethod
+    def forward(self, model: LatentVariableModel, x: Tensor, c: Tensor | None = None) -> CodeDistribution:
+        """q(z|x) with batch shape ``(B,)`` for images ``(B, C, H, W)``. An encoder runs once a call."""
+
+
+def sites_of(h: Tensor, model: LatentVariableModel, width: int, what: str) -> Tensor:
+    """The encoder's output, checked to be ``(B, N, width)``.
+
+    Raises:
+        ValueError: it is not; the message says what an encoder must give.
+    """
+    wanted = (len(model.cardinalities), width)
+    if h.shape[1:] != wanted:
+        raise ValueError(f"the encoder must give {what} of shape (B, {wanted[0]}, {wanted[1]}): one row for each of the N sites; got {tuple(h.shape)}")
+    return h
