@@ -32,7 +32,7 @@ class Batch(NamedTuple):
         return torch.arange(self.size, device=self.x.device) if self.index is None else self.index
 
     def split(self, parts: int) -> "list[Batch]":
-        """At most ``parts`` consecutive micro-batches of nearly equal size, which together are this batch."""
+        """At most ``parts`` consecutive micro-batches of nearly equal size, which together are this batch; each keeps its ``positions``."""
         sizes = [len(piece) for piece in self.x.tensor_split(parts) if len(piece)]
-        fields = [field.split(sizes) if isinstance(field, Tensor) else [None] * len(sizes) for field in self]
+        fields = [field.split(sizes) if isinstance(field, Tensor) else [None] * len(sizes) for field in self._replace(index=self.positions)]
         return [Batch(*pieces) for pieces in zip(*fields, strict=True)]

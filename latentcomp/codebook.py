@@ -24,7 +24,8 @@ from latentcomp.noise import Noise
 def squared_distances(h: Float[Tensor, "*B D"], weight: Float[Tensor, "K D"]) -> Float[Tensor, "*B K"]:
     """||h - e_k||^2 in float32 or better, as |h|^2 - 2 h.e_k + |e_k|^2: one matrix product."""
     h, weight = (t if t.dtype == torch.float64 else t.float() for t in (h, weight))
-    return h.square().sum(-1, keepdim=True) - 2 * h @ weight.T + weight.square().sum(-1)
+    with torch.autocast(h.device.type, enabled=False):
+        return h.square().sum(-1, keepdim=True) - 2 * h @ weight.T + weight.square().sum(-1)
 
 
 class Codebook(nn.Module):

@@ -6,6 +6,7 @@ matrix product, and the exact log p(x) of a whole test set costs little more tha
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -42,7 +43,7 @@ def checked(cardinalities: Sequence[int], images: int) -> None:
         TooManyCodes: says the count, the memory and the alternative.
     """
     if not enumerable(cardinalities, images):
-        count = math.prod(cardinalities)
+        count = Decimal(math.prod(cardinalities))  # a grid of codes overflows a float
         raise TooManyCodes(
             f"{len(cardinalities)} sites with up to {max(cardinalities)} codes make {count:.3g} code sequences; a table of them for {images} image(s) "
             f"takes {4 * count * images / 2**30:.3g} GiB in float32, and the limit is {4 * LIMIT / 2**30:.3g} GiB. Pass fewer images at a time, use fewer "
@@ -51,7 +52,7 @@ def checked(cardinalities: Sequence[int], images: int) -> None:
 
 
 def log_joint_table(model: LatentVariableModel, x: Num[Tensor, "B C H W"], c: Tensor | None = None, chunk: int = 8192) -> Float[Tensor, "B M"]:
-    """Log p(x_b, z_m) of all images and all M codes, in nats, with a gradient where one is recorded.
+    """log p(x_b, z_m) of all images and all M codes, in nats, with a gradient where one is recorded.
 
     Args:
         model: p(x, z).
@@ -70,7 +71,7 @@ def log_joint_table(model: LatentVariableModel, x: Num[Tensor, "B C H W"], c: Te
 
 
 def log_prior_table(model: LatentVariableModel, codes: Int[Tensor, "M N"], c: Tensor | None = None) -> Float[Tensor, "*B M"]:
-    """Log p(z_m), or log p(z_m | c_b), with a gradient where one is recorded."""
+    """log p(z_m), or log p(z_m | c_b), with a gradient where one is recorded."""
     prior = model.prior(c)
     if not prior.batch_shape:
         return prior.log_prob(codes)

@@ -38,18 +38,18 @@ class PixelDistribution(Distribution, ABC):
 
     @abstractmethod
     def log_prob_pixels(self, x: Num[Tensor, "*B C H W"]) -> Float[Tensor, "*SB C H W"]:
-        """Log p of each pixel, in nats."""
+        """log p of each pixel, in nats."""
 
     @abstractmethod
     def quantile(self, u: Float[Tensor, "*B C H W"]) -> Num[Tensor, "*B C H W"]:
         """The inverse of the cumulative distribution: turns uniform noise into a sample."""
 
     def log_prob(self, x: Num[Tensor, "*B C H W"]) -> Float[Tensor, "*SB"]:
-        """Log p(x|z) in nats, summed over pixels; x is broadcast over leading sample axes."""
+        """log p(x|z) in nats, summed over pixels; x is broadcast over leading sample axes."""
         return self.log_prob_pixels(x).sum((-3, -2, -1))
 
     def cross_log_prob(self, x: Num[Tensor, "B C H W"]) -> Float[Tensor, "B M"]:
-        """Log p(x_b|z_m) for all B images and the M rows of this distribution (batch shape ``(M,)``)."""
+        """log p(x_b|z_m) for all B images and the M rows of this distribution (batch shape ``(M,)``)."""
         return torch.stack([self.log_prob(image) for image in x])
 
     def sample(self, sample_shape: Sequence[int] = (), noise: Noise | None = None) -> Num[Tensor, "... C H W"]:
@@ -73,13 +73,14 @@ class BernoulliPixels(PixelDistribution):
         return self.logits.sigmoid()
 
     def log_prob_pixels(self, x: Num[Tensor, "*B C H W"]) -> Float[Tensor, "*SB C H W"]:
-        """X l - log(1 + exp l)."""
+        """x l - log(1 + exp l)."""
         return -binary_cross_entropy_with_logits(self.logits, x.to(self.logits.dtype).expand_as(self.logits), reduction="none")
 
     def cross_log_prob(self, x: Num[Tensor, "B C H W"]) -> Float[Tensor, "B M"]:
-        """X . l_m - sum log(1 + exp l_m)."""
+        """x . l_m - sum log(1 + exp l_m)."""
         logits = self.logits.flatten(1)
-        return x.to(logits.dtype).flatten(1) @ logits.T - softplus(logits).sum(-1)
+        with torch.autocast(logits.device.type, enabled=False):
+            return x.to(logits.dtype).flatten(1) @ logits.T - softplus(logits).sum(-1)
 
     def quantile(self, u: Float[Tensor, "*B C H W"]) -> Num[Tensor, "*B C H W"]:
         """On where u falls below the mean."""
@@ -114,7 +115,8 @@ class GaussianPixels(ContinuousPixels):
         """(x . mu_m - |mu_m|^2 / 2 - |x|^2 / 2) / s^2 - P log(s sqrt(2 pi)), P the number of pixels."""
         mean, scale = self.mean.flatten(1), self.base.stddev.flatten(1)[0, 0]
         x = x.to(mean.dtype).flatten(1)
-        square = x @ mean.T - mean.square().sum(-1) / 2 - x.square().sum(-1, keepdim=True) / 2
+        with torch.autocast(mean.device.type, enabled=False):
+            square = x @ mean.T - mean.square().sum(-1) / 2 - x.square().sum(-1, keepdim=True) / 2
         return square / scale.square() - x.shape[-1] * (scale.log() + math.log(2 * math.pi) / 2)
 
 
@@ -256,7 +258,10 @@ class DiscretisedLogistic(Likelihood):
         super().check(x)
         steps = x * (self.levels - 1)
         if x.min() < 0 or x.max() > 1 or (steps - steps.round()).abs().max() > 1e-3:
-            raise ValueError(f"DiscretisedLogistic wants grey values k/{self.levels - 1} in [0, 1]; got values from {float(x.min()):g} to {float(x.max()):g}")
+            raise ValueError(
+                f"DiscretisedLogistic wants grey values k/{self.levels - 1} in [0, 1]; got values from {float(x.min()):g} to {float(x.max()):g}: "
+                "rescale the images, e.g. x.float() / 255 for bytes, or give the likelihood as many levels as they have"
+            )
 
 
 class Categorical(Likelihood):
@@ -279,6 +284,12 @@ class Categorical(Likelihood):
     def check(self, x: Tensor) -> None:
         """Pixels must be labels 0..L-1."""
         if x.is_complex() or x.shape[1] != 1:
-            raise ValueError(f"label maps have one channel of whole numbers; got shape {tuple(x.shape)} of {x.dtype}")
+            raise ValueError(
+                f"label maps have one channel of whole numbers; got shape {tuple(x.shape)} of {x.dtype}: "
+                "number the classes, e.g. x.argmax(1, keepdim=True) for one-hot maps"
+            )
         if x.min() < 0 or x.max() >= self.classes or (x != x.round()).any():
-            raise ValueError(f"labels must be whole numbers in 0..{self.classes - 1}; got values from {float(x.min()):g} to {float(x.max()):g}")
+            raise ValueError(
+                f"labels must be whole numbers in 0..{self.classes - 1}; got values from {float(x.min()):g} to {float(x.max()):g}: "
+                "renumber them, or build Categorical with as many classes as there are labels"
+            )

@@ -22,7 +22,7 @@ class LatentVariableModel(nn.Module):
 
     Args:
         prior: p(z) or p(z|c).
-        codebook: e = E[z], with at least as many codes as the prior's largest site.
+        codebook: e = E[z], with as many codes as the prior's largest site.
         decoder: maps embeddings ``(B, N, D)`` to the likelihood's parameters ``(B, C', H, W)``.
         likelihood: maps those parameters to p(x|z).
 
@@ -56,11 +56,11 @@ class LatentVariableModel(nn.Module):
         return self.likelihood(parameters.view(*e.shape[:-2], *parameters.shape[1:]))
 
     def log_likelihood(self, x: Num[Tensor, "B C H W"], z: Int[Tensor, "*SB N"]) -> Float[Tensor, "*SB"]:
-        """Log p(x|z) in nats, summed over pixels."""
+        """log p(x|z) in nats, summed over pixels."""
         return self.decode(self.codebook(z)).log_prob(x)
 
     def log_joint(self, x: Num[Tensor, "B C H W"], z: Int[Tensor, "*SB N"], c: Tensor | None = None) -> Float[Tensor, "*SB"]:
-        """Log p(z|c) + log p(x|z) in nats, for codes ``(*S, B, N)``: any number of samples for each image.
+        """log p(z|c) + log p(x|z) in nats, for codes ``(*S, B, N)``: any number of samples for each image.
 
         Raises:
             ValueError: x does not have the model's image shape, or a code lies outside 0..K-1.
@@ -102,7 +102,7 @@ class LatentVariableModel(nn.Module):
                 "Resize or unsqueeze the images, or build the decoder for them"
             )
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: object) -> None:
         """Refuses images of a wrong shape, type or range. It looks at every value: call it once a data set, not in a loop.
 
         Raises:

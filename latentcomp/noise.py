@@ -80,7 +80,8 @@ class Noise:
 
 def permutation(n: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
     """The order of ``n`` examples in an epoch: a function of (seed, epoch) alone."""
-    return Noise(seed, epoch, torch.arange(n)).uniform((), (), torch.float64).argsort(stable=True)
+    # Other streams than those of the updates: else the examples that come first in epoch t would be those that draw the smallest numbers at step t.
+    return Noise(~seed, epoch, torch.arange(n)).uniform((), (), torch.float64).argsort(stable=True)
 
 
 def coin(probability: float, seed: int, step: int) -> bool:

@@ -21,7 +21,7 @@ def _weights(log_w: Float[Tensor, "S B"]) -> Float[Tensor, "S B"]:
 
 
 def trajectory_balance_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_z: Float[Tensor, "B"] | Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """Mean (log Z(x) + log q(z|x) - log p(x, z))^2, with a gradient in log q and log Z (Malkin et al., 2022, eq. 14; P_B = 1).
+    """mean (log Z(x) + log q(z|x) - log p(x, z))^2, with a gradient in log q and log Z (Malkin et al., 2022, eq. 14; P_B = 1).
 
     Zero at q = p(z|x) and log Z(x) = log p(x), whatever drew z. One scalar log Z over different x is unbiased on-policy only.
     """
@@ -29,7 +29,7 @@ def trajectory_balance_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor
 
 
 def log_variance_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
-    """Mean over x of Var_s[log p(x, z_s) - log q(z_s|x)], with the S - 1 of the unbiased variance and a gradient in log q.
+    """mean over x of Var_s[log p(x, z_s) - log q(z_s|x)], with the S - 1 of the unbiased variance and a gradient in log q.
 
     The same fixed points as trajectory balance with log Z(x) at its optimum, without learning log Z (Richter et al., 2020, "VarGrad"; Zhang et al.,
     2023). Samples are grouped by x: over a whole batch the variance of log p(x) between images would stay.
@@ -73,17 +73,17 @@ def weighted_m_step_loss(log_joint: Float[Tensor, "S B"], log_q: Float[Tensor, "
 
 def expected_log_joint(log_q: Float[Tensor, "B M"], log_joint: Float[Tensor, "B M"]) -> Float[Tensor, "B"]:
     """E_q[log p(x, z)] over all M codes; codes with q = 0 count nothing."""
-    return torch.where(log_q > -math.inf, log_q.exp() * log_joint, 0.0).sum(-1)
+    return torch.where(log_q == -math.inf, 0.0, log_q.exp() * log_joint).sum(-1)
 
 
 def elbo(log_q: Float[Tensor, "B M"], log_joint: Float[Tensor, "B M"]) -> Float[Tensor, "B"]:
     """E_q[log p(x, z) - log q(z|x)] over all M codes: log p(x) - KL(q || p(z|x))."""
-    return torch.where(log_q > -math.inf, log_q.exp() * (log_joint - log_q), 0.0).sum(-1)
+    return torch.where(log_q == -math.inf, 0.0, log_q.exp() * (log_joint - log_q)).sum(-1)
 
 
 def kl(log_p: Float[Tensor, "B M"], log_q: Float[Tensor, "B M"]) -> Float[Tensor, "B"]:
     """KL(p || q) over all M codes; infinite where q misses a code of p."""
-    return torch.where(log_p > -math.inf, log_p.exp() * (log_p - log_q), 0.0).sum(-1)
+    return torch.where(log_p == -math.inf, 0.0, log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def total_variation(log_p: Float[Tensor, "B M"], log_q: Float[Tensor, "B M"]) -> Float[Tensor, "B"]:
@@ -92,7 +92,7 @@ def total_variation(log_p: Float[Tensor, "B M"], log_q: Float[Tensor, "B M"]) ->
 
 
 def iwae(log_w: Float[Tensor, "S B"]) -> Float[Tensor, "B"]:
-    """Log (1/S) sum_s w_s: exp of it averages to p(x), itself it is a lower bound in expectation (Burda et al., 2016, eq. 8)."""
+    """log (1/S) sum_s w_s: exp of it averages to p(x), itself it is a lower bound in expectation (Burda et al., 2016, eq. 8)."""
     return log_w.logsumexp(0) - math.log(len(log_w))
 
 
@@ -102,10 +102,10 @@ def straight_through(h: Float[Tensor, "*B"], e: Float[Tensor, "*B"]) -> Float[Te
 
 
 def codebook_loss(e: Float[Tensor, "B N D"], h: Float[Tensor, "B N D"]) -> Float[Tensor, ""]:
-    """Mean over x of sum_i ||sg[h_i] - e_i||^2: pulls the chosen vectors to the encoder's outputs (van den Oord et al., 2017, eq. 3)."""
+    """mean over x of sum_i ||sg[h_i] - e_i||^2: pulls the chosen vectors to the encoder's outputs (van den Oord et al., 2017, eq. 3)."""
     return (h.detach() - e).square().sum((-2, -1)).mean()
 
 
 def commitment_loss(e: Float[Tensor, "B N D"], h: Float[Tensor, "B N D"]) -> Float[Tensor, ""]:
-    """Mean over x of sum_i ||h_i - sg[e_i]||^2: keeps the encoder's outputs near the vectors they chose (eq. 3)."""
+    """mean over x of sum_i ||h_i - sg[e_i]||^2: keeps the encoder's outputs near the vectors they chose (eq. 3)."""
     return codebook_loss(h, e)

@@ -90,7 +90,7 @@ def _backward(learner: Learner, generators: list[Iterator[Loss]], shares: list[f
 def _check_finite(loss: Loss, learner: Learner) -> None:
     if not torch.isfinite(loss.value):
         raise NonFiniteLoss(
-            f"the loss of the {loss.term} of {type(learner).__name__} is {float(loss.value)} at step {learner.step}; its parts are "
+            f"the loss of the {loss.term} of {type(learner).__name__} is {float(loss.value.detach())} at step {learner.step}; its parts are "
             f"{ {key: float(value) for key, value in loss.metrics.items()} }. Parameters and state are those before this update. "
             "Lower the learning rate, or look at this batch"
         )

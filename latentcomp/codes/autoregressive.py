@@ -49,10 +49,20 @@ class AutoregressiveCodes(CodeDistribution):
         return flattened(logits, *self._exploration)
 
     def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
-        """Log q(z_i | z_<i) of all sites, in one teacher-forced pass."""
+        """log q(z_i | z_<i) of all sites, in one teacher-forced pass."""
         return self._log_p(self.network(z, self._context)).gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
     def _draw(self, leading: torch.Size, rows: int, noise: Noise) -> Int[Tensor, "... N"]:
+        return self._sampled(leading, rows, noise)[0]
+
+    @torch.no_grad()
+    def sample_and_log_prob(self, sample_shape: Sequence[int] = (), noise: Noise | None = None) -> tuple[Int[Tensor, "... N"], Float[Tensor, "..."]]:
+        """Codes, and the log q that the policy gave them on the way."""
+        rows, leading, n = self._rows(sample_shape)
+        z, log_q = self._sampled(leading, n, noise or Noise.fresh(n, self._device))
+        return z.view(*rows, -1), log_q.view(rows)
+
+    def _sampled(self, leading: torch.Size, rows: int, noise: Noise) -> tuple[Tensor, Tensor]:
         u = noise.uniform(leading, self.event_shape)
         return self._rollout((*leading, rows), lambda log_p, site: inverse_cdf(log_p, u[..., site].reshape(-1).to(log_p.dtype)))
 
@@ -60,16 +70,19 @@ class AutoregressiveCodes(CodeDistribution):
     def mode(self) -> Int[Tensor, "*B N"]:
         """The greedy codes: each site's best given those chosen before it."""
         with torch.no_grad():
-            z = self._rollout(tuple(self.batch_shape) or (1,), lambda log_p, _: log_p.argmax(-1))
+            z, _ = self._rollout(tuple(self.batch_shape) or (1,), lambda log_p, _: log_p.argmax(-1))
         return z.view(*self.batch_shape, -1)
 
-    def _rollout(self, rows: Sequence[int], choose: Callable[[Tensor, int], Tensor]) -> Int[Tensor, "... N"]:
+    def _rollout(self, rows: Sequence[int], choose: Callable[[Tensor, int], Tensor]) -> tuple[Int[Tensor, "... N"], Float[Tensor, "..."]]:
+        """Codes ``(*rows, N)`` chosen site by site, and their log-probability."""
         cache = self.network.start(math.prod(rows), self._context)
         z: list[Tensor] = []
+        log_q: list[Tensor] = []
         for site in range(len(self.cardinalities)):
-            logits = self.network.advance(cache, site, z[-1] if z else None)
-            z.append(choose(self._log_p(logits), site))
-        return torch.stack(z, -1).view(*rows, -1)
+            log_p = self._log_p(self.network.advance(cache, site, z[-1] if z else None))
+            z.append(choose(log_p, site))
+            log_q.append(log_p.gather(-1, z[-1].unsqueeze(-1)).squeeze(-1))
+        return torch.stack(z, -1).view(*rows, -1), torch.stack(log_q).sum(0).view(rows)
 
     def explore(self, epsilon: float = 0.0, temperature: float = 1.0) -> "AutoregressiveCodes":
         """Every conditional flattened by the temperature, then mixed with the uniform distribution."""
@@ -77,7 +90,7 @@ class AutoregressiveCodes(CodeDistribution):
 
     @torch.no_grad()
     def table(self) -> Float[Tensor, "*B M"]:
-        """Log q of all sequences, by a walk over the tree of prefixes; without a gradient, since the walk reuses the cache in place."""
+        """log q of all sequences, by a walk over the tree of prefixes; without a gradient, since the walk reuses the cache in place."""
         rows = self.batch_shape.numel()
         cache, z = self.network.start(rows, self._context), None
         table = torch.zeros(rows, 1, device=self._device)

@@ -46,11 +46,20 @@ class CodeDistribution(Distribution, ABC):
         The last axis before the sites is the one whose rows own a stream of ``noise``: the batch, or where the batch shape is ``()``, the last
         sample axis. Without ``noise`` the draws follow ``torch.manual_seed``.
         """
-        rows = (*sample_shape, *self.batch_shape)
-        leading, n = (rows[:-1], rows[-1]) if rows else ((), 1)
+        rows, leading, n = self._rows(sample_shape)
         with torch.no_grad():
-            z = self._draw(torch.Size(leading), n, noise or Noise.fresh(n, self._device))
-        return z.view(*rows, *self.event_shape)
+            return self._draw(leading, n, noise or Noise.fresh(n, self._device)).view(*rows, *self.event_shape)
+
+    def sample_and_log_prob(self, sample_shape: Sequence[int] = (), noise: Noise | None = None) -> tuple[Int[Tensor, "... N"], Float[Tensor, "..."]]:
+        """The codes that :meth:`sample` would give, and their log q ``(*sample_shape, B)`` in nats; without a gradient, and where it can, in one pass."""
+        with torch.no_grad():
+            z = self.sample(sample_shape, noise)
+            return z, self.log_prob(z)
+
+    def _rows(self, sample_shape: Sequence[int]) -> tuple[tuple[int, ...], torch.Size, int]:
+        """All axes before the sites, those before the last of them, and the length of the last."""
+        rows = (*sample_shape, *self.batch_shape)
+        return rows, torch.Size(rows[:-1]), rows[-1] if rows else 1
 
     @property
     @abstractmethod
@@ -62,10 +71,10 @@ class CodeDistribution(Distribution, ABC):
 
     @abstractmethod
     def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
-        """Log q(z_i | z_<i) at each site, in nats; the leading axes of z are ``(*S, B)``."""
+        """log q(z_i | z_<i) at each site, in nats; the leading axes of z are ``(*S, B)``."""
 
     def log_prob(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows"]:
-        """Log q(z), in nats."""
+        """log q(z), in nats."""
         return self.log_prob_steps(z).sum(-1)
 
     @property
@@ -79,7 +88,7 @@ class CodeDistribution(Distribution, ABC):
 
     @abstractmethod
     def table(self) -> Float[Tensor, "*B M"]:
-        """Log q of all M = prod_i K_i sequences, in the order of :func:`latentcomp.enumeration.all_codes` (the first site varies slowest)."""
+        """log q of all M = prod_i K_i sequences, in the order of :func:`latentcomp.enumeration.all_codes` (the first site varies slowest)."""
 
 
 def checked_exploration(epsilon: float, temperature: float) -> None:
@@ -100,9 +109,12 @@ def flattened(logits: Float[Tensor, "*rows K"], epsilon: float, temperature: flo
     log_p = (logits / temperature).log_softmax(-1)
     if epsilon == 0:
         return log_p
-    exists = logits > -math.inf
-    uniform = torch.where(exists, -exists.sum(-1, keepdim=True).to(log_p.dtype).log(), -math.inf)
-    return torch.logaddexp(log_p + math.log1p(-epsilon), uniform + math.log(epsilon)) if epsilon < 1 else uniform
+    missing = logits == -math.inf
+    log_uniform = -(~missing).sum(-1, keepdim=True).to(log_p.dtype).log().expand_as(log_p)
+    if epsilon == 1:
+        return log_uniform.masked_fill(missing, -math.inf)
+    kept = log_p.masked_fill(missing, 0.0) + math.log1p(-epsilon)  # not -inf, since logaddexp(-inf, -inf) has the gradient nan
+    return torch.logaddexp(kept, log_uniform + math.log(epsilon)).masked_fill(missing, -math.inf)
 
 
 def inverse_cdf(log_p: Float[Tensor, "*rows K"], u: Float[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:

@@ -45,7 +45,7 @@ class FactorisedCodes(CodeDistribution):
         return inverse_cdf(self.log_p.expand(*leading, rows, *self.log_p.shape[-2:]), u)
 
     def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
-        """Log q(z_i): at each site the same, whatever came before."""
+        """log q(z_i): at each site the same, whatever came before."""
         log_p = self.log_p.expand(*z.shape, self.log_p.shape[-1])
         return log_p.gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
@@ -60,7 +60,7 @@ class FactorisedCodes(CodeDistribution):
         return FactorisedCodes(flattened(self.logits, epsilon, temperature), self.cardinalities, self._context)
 
     def table(self) -> Float[Tensor, "*B M"]:
-        """Log q of all codes: the outer sum over sites."""
+        """log q of all codes: the outer sum over sites."""
         table = self.log_p.new_zeros(*self.batch_shape, 1)
         for site, k in enumerate(self.cardinalities):
             table = (table.unsqueeze(-1) + self.log_p[..., site, None, :k]).flatten(-2)
@@ -73,7 +73,7 @@ class FactorisedCodes(CodeDistribution):
 
     def kl(self, p: "FactorisedCodes") -> Float[Tensor, "*B"]:
         """KL(q || p) in nats, a sum over sites."""
-        difference = torch.where(self.log_p > -math.inf, self.log_p - p.log_p, 0.0)
+        difference = torch.where(self.log_p == -math.inf, 0.0, self.log_p - p.log_p)
         return (self.log_p.exp() * difference).sum((-2, -1))
 
 

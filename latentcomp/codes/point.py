@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from latentcomp.codes.distribution import CodeDistribution, checked_exploration, flattened
+from latentcomp.codes.distribution import CodeDistribution, checked_exploration
 from latentcomp.codes.factorised import FactorisedCodes
 from latentcomp.noise import Noise
 
@@ -50,7 +50,8 @@ class PointCodes(CodeDistribution):
     def explore(self, epsilon: float = 0.0, temperature: float = 1.0) -> FactorisedCodes:
         """Each code is kept, or with probability epsilon drawn uniformly; a point mass is the same at every temperature."""
         checked_exploration(epsilon, temperature)
-        return FactorisedCodes(flattened(self._logits(), epsilon, 1.0), self.cardinalities)
+        uniform = 1 / torch.tensor(self.cardinalities, dtype=self._dtype, device=self._device).unsqueeze(-1)
+        return FactorisedCodes(((1 - epsilon) * self._logits().exp() + epsilon * uniform).log(), self.cardinalities)
 
     def table(self) -> Float[Tensor, "B M"]:
         """0 for the one sequence, -inf for the others."""

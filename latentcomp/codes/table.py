@@ -47,12 +47,12 @@ class TableCodes(CodeDistribution):
         return self._sequence(position.T).reshape(*leading, rows, -1)
 
     def log_prob(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows"]:
-        """Log q(z), in nats, looked up."""
+        """log q(z), in nats, looked up."""
         log_p = self.log_p.expand(*z.shape[:-1], self.log_p.shape[-1])
         return log_p.gather(-1, self._position(z).unsqueeze(-1)).squeeze(-1)
 
     def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
-        """Log q(z_i | z_<i): the ratio of two sums over the continuations of a prefix."""
+        """log q(z_i | z_<i): the ratio of two sums over the continuations of a prefix."""
         tree = self.log_p.view(*self.batch_shape, *self.cardinalities)
         marginals, position = [torch.zeros(z.shape[:-1], dtype=self.log_p.dtype, device=z.device)], torch.zeros_like(z[..., 0])
         for site, k in enumerate(self.cardinalities):
@@ -61,7 +61,8 @@ class TableCodes(CodeDistribution):
                 prefixes = prefixes.flatten(len(self.batch_shape) + 1).logsumexp(-1)
             position = position * k + z[..., site]
             marginals.append(prefixes.expand(*z.shape[:-1], prefixes.shape[-1]).gather(-1, position.unsqueeze(-1)).squeeze(-1))
-        return torch.stack(marginals, -1).diff(dim=-1)
+        log_p = torch.stack(marginals, -1)
+        return log_p.diff(dim=-1).masked_fill(log_p[..., :-1] == -math.inf, 0.0)  # after an impossible prefix 0, so that the sum is still log q(z)
 
     @property
     def mode(self) -> Int[Tensor, "*B N"]:
@@ -74,5 +75,5 @@ class TableCodes(CodeDistribution):
         return TableCodes(flattened(self.logits, epsilon, temperature), self.cardinalities)
 
     def table(self) -> Float[Tensor, "*B M"]:
-        """Log q of all sequences."""
+        """log q of all sequences."""
         return self.log_p

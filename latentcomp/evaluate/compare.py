@@ -88,7 +88,7 @@ def compare(
         for name, factory in learners.items():
             torch.manual_seed(seed)
             model, learner = model_factory(), factory()
-            optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], rate)
+            optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], rate, fused=True)
             training = train(model, learner, data, optimizer, budget, seed)
             measures = judge(model, learner, data, budget, seed, prior, proposal).measures
             measures |= {"decoder_evaluations": Measure(training.decoder_evaluations, "images"), "seconds": Measure(training.seconds, "s")}

@@ -40,7 +40,7 @@ class Exact(NamedTuple):
 
 @torch.no_grad()
 def log_px(model: LatentVariableModel, x: Tensor, c: Tensor | None = None) -> Float[Tensor, " B"]:
-    """Log p(x) = log sum_z p(x, z), in nats.
+    """log p(x) = log sum_z p(x, z), in nats.
 
     Raises:
         TooManyCodes: there are too many codes to enumerate; says the alternative.

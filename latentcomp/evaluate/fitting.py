@@ -8,8 +8,9 @@ learner is judged by how well its own posterior happens to cover.
 import copy
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from latentcomp.codes.distribution import CodeDistribution
 from latentcomp.data import Batches, Split
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.model import LatentVariableModel
@@ -31,44 +32,38 @@ def with_prior(model: LatentVariableModel, prior: Prior) -> LatentVariableModel:
 
 
 def fit_prior(
-    model: LatentVariableModel,
-    posterior: Posterior,
-    data: Split,
-    prior: Prior,
-    updates: int = 400,
-    size: int = 128,
-    rate: float = 3e-3,
-    seed: int = 0,
+    model: LatentVariableModel, posterior: Posterior, data: Split, prior: Prior, updates: int = 300, size: int = 128, rate: float = 1e-3, seed: int = 0
 ) -> LatentVariableModel:
-    """The second stage: ``prior`` learns -log p(z) of the codes that the frozen posterior gives the training images, drawn anew in every update.
+    """The second stage: ``prior`` learns -log p(z) of the codes that the frozen posterior gives the training images, eight draws of each.
 
-    Of the priors passed on the way (every tenth of the run) the one with the best validation loss on codes of the validation images is kept.
+    Of the priors passed on the way, the first included, the one with the best loss on codes of the validation images is kept.
 
     Returns:
         The model under the fitted prior; the given model is left as it was.
     """
-    q_train, q_validation = _frozen(model, posterior, data.train), _frozen(model, posterior, data.validation)
-    optimizer = torch.optim.Adam(prior.parameters(), rate)
-    held_out = q_validation.sample((8,), Noise(seed, -1, torch.arange(len(data.validation), device=data.validation.device)))
-    best, kept = float("inf"), copy.deepcopy(prior.state_dict())
-    for update in range(updates):
-        z = q_train.sample((), Noise(seed, update, torch.arange(len(data.train), device=data.train.device)))
-        rows = Noise(seed, update, torch.arange(len(z), device=z.device)).uniform((), (), torch.float64).argsort()[:size]
-        optimizer.zero_grad(set_to_none=True)
-        (-prior().log_prob(z[rows]).mean()).backward()
-        optimizer.step()
-        if (update + 1) % max(1, updates // 10) == 0:
+    codes, held_out = (_codes(model, posterior, x, seed + part) for part, x in enumerate((data.train, data.validation)))
+    optimizer = torch.optim.Adam(prior.parameters(), rate, fused=True)
+    best, kept = float("inf"), prior.state_dict()
+    for update in range(updates + 1):
+        if update % 10 == 0 or update == updates:
             with torch.no_grad():
                 loss = float(-prior().log_prob(held_out).mean())
             if loss < best:
                 best, kept = loss, copy.deepcopy(prior.state_dict())
+        rows = Noise(seed, update, torch.arange(size, device=codes.device)).uniform((), ()) * len(codes)
+        z = codes[rows.long()]
+        optimizer.zero_grad(set_to_none=True)
+        (-prior().log_prob(z).mean()).backward()
+        optimizer.step()
     prior.load_state_dict(kept)
     return with_prior(model, prior)
 
 
 @torch.no_grad()
-def _frozen(model: LatentVariableModel, posterior: Posterior, x: torch.Tensor) -> CodeDistribution:
-    return posterior(model, x)
+def _codes(model: LatentVariableModel, posterior: Posterior, x: Tensor, seed: int) -> Int[Tensor, "n N"]:
+    """Eight draws of the codes of each image."""
+    noise = Noise(seed, 0, torch.arange(len(x), device=x.device))
+    return posterior(model, x).sample((8,), noise).flatten(0, 1)
 
 
 def fit_proposal(
@@ -82,6 +77,6 @@ def fit_proposal(
     learner = GFlowNetEM(posterior, behaviour=OnPolicy(4), schedule=OnlyE(), sleep=Sleep() if model.likelihood.normalised else None)
     learner.seed = seed
     frozen = copy.deepcopy(model).requires_grad_(False)
-    for _ in fit(frozen, learner, Batches(data.train, min(size, len(data.train)), updates, seed), torch.optim.Adam(learner.parameters(), rate)):
+    for _ in fit(frozen, learner, Batches(data.train, min(size, len(data.train)), updates, seed), torch.optim.Adam(learner.parameters(), rate, fused=True)):
         pass
     return posterior

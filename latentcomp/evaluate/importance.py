@@ -88,7 +88,7 @@ def bounds_on_dreams(
 def log_weights(
     model: LatentVariableModel, proposal: Posterior, x: Tensor, samples: int, seed: int, first: int = 0, c: Tensor | None = None
 ) -> Float[Tensor, "M B"]:
-    """Log w_m for M samples of each image, from the mixture of the proposal and the prior; ``first`` is the position of x in its set."""
+    """log w_m for M samples of each image, from the mixture of the proposal and the prior; ``first`` is the position of x in its set."""
     if not model.likelihood.normalised:
         raise ValueError(f"{type(model.likelihood).__name__} is an unnormalised energy: it has no likelihood in nats to estimate")
     q, p = proposal(model, x, c), model.prior(c)

@@ -44,7 +44,7 @@ class Budget(NamedTuple):
         samples: M of importance sampling.
     """
 
-    updates: int = 600
+    updates: int = 500
     size: int = 100
     every: int = 50
     prior_updates: int = 300
@@ -182,10 +182,14 @@ def judge(
             )
         measures = _estimated_measures(fitted, learner.posterior, proposal(), data, budget, seed, "")
         measures |= _estimated_measures(model, learner.posterior, proposal(), data, budget, seed, f"_{own}")
-    return Judgement(measures | _usage_measures(model, learner.posterior, data.test, seed), fitted)
+    measures |= _usage_measures(model, learner.posterior, data.test, seed)
+    measures["val_nll"] = Measure(validation_nll(model, learner.posterior, data.validation, budget), "nats")
+    measures["val_nll_fitted_prior"] = Measure(validation_nll(fitted, learner.posterior, data.validation, budget), "nats")
+    return Judgement(measures, fitted)
 
 
-def _mean(values: Tensor, unit: str = "nats") -> Measure:
+def mean(values: Tensor, unit: str = "nats") -> Measure:
+    """The mean over images with its standard error; infinite values give None with the reason."""
     values = values.double()
     if values.isinf().any():
         return Measure(None, unit, None, "infinite: the posterior gives probability zero to codes that the exact posterior does not")
@@ -195,11 +199,11 @@ def _mean(values: Tensor, unit: str = "nats") -> Measure:
 def _exact_measures(model: LatentVariableModel, posterior: Posterior, x: Tensor, suffix: str) -> dict[str, Measure]:
     result = exact(model, posterior, x)
     return {
-        f"exact_nll{suffix}": _mean(-result.log_px),
-        f"own_bound{suffix}": _mean(-result.elbo),
-        f"kl_q_p{suffix}": _mean(result.kl_q_p),
-        f"kl_p_q{suffix}": _mean(result.kl_p_q),
-        f"tv{suffix}": _mean(result.tv, "probability"),
+        f"exact_nll{suffix}": mean(-result.log_px),
+        f"own_bound{suffix}": mean(-result.elbo),
+        f"kl_q_p{suffix}": mean(result.kl_q_p),
+        f"kl_p_q{suffix}": mean(result.kl_p_q),
+        f"tv{suffix}": mean(result.tv, "probability"),
     }
 
 
@@ -211,13 +215,13 @@ def _estimated_measures(
     own = importance.log_px(model, posterior, data.test, samples=budget.samples, seed=seed)
     lower, upper = importance.bounds_on_dreams(model, proposal, 100, budget.samples, seed)
     measures = {
-        f"iw_nll{suffix}": _mean(-fair.log_px),
+        f"iw_nll{suffix}": mean(-fair.log_px),
         f"own_bound{suffix}": own_bound(model, posterior, data.test, budget.samples, seed),
-        f"iw_nll_own_posterior{suffix}": _mean(-own.log_px),
-        f"iw_stderr{suffix}": _mean(fair.stderr),
-        f"ess{suffix}": _mean(fair.ess, "samples"),
+        f"iw_nll_own_posterior{suffix}": mean(-own.log_px),
+        f"iw_stderr{suffix}": mean(fair.stderr),
+        f"ess{suffix}": mean(fair.ess, "samples"),
         f"pareto_k{suffix}": Measure(float(fair.pareto_k.nan_to_num(neginf=0.0).max()), "shape"),
-        f"bound_gap{suffix}": _mean(upper - lower),
+        f"bound_gap{suffix}": mean(upper - lower),
     }
     return measures
 
@@ -231,7 +235,7 @@ def own_bound(model: LatentVariableModel, posterior: Posterior, x: Tensor, sampl
         q = posterior(model, part)
         z = q.sample((max(1, min(samples, 100)),), Noise(seed, 3, torch.arange(first, first + len(part), device=x.device)))
         bounds.append((model.log_joint(part, z) - q.log_prob(z)).mean(0))
-    return _mean(-torch.cat(bounds))
+    return mean(-torch.cat(bounds))
 
 
 @torch.no_grad()

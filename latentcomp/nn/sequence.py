@@ -58,7 +58,7 @@ class SequenceNetwork(nn.Module, ABC, Generic[CacheType]):
 
     @abstractmethod
     def start(self, rows: int, context: Float[Tensor, "B H"] | None = None) -> CacheType:
-        """An empty prefix for each of ``rows`` rows, a multiple of B; row r belongs to context r modulo B."""
+        """An empty prefix for each of ``rows`` rows, a multiple of B; row r belongs to context r modulo B. The cache is for use without a gradient."""
 
     @abstractmethod
     def advance(self, cache: CacheType, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:

@@ -13,6 +13,7 @@ from latentcomp.batch import Batch
 from latentcomp.codes.distribution import CodeDistribution, checked_exploration
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
+from latentcomp.posteriors.posterior import Posterior
 
 
 class Behaviour(nn.Module, ABC):
@@ -69,3 +70,22 @@ class Exploring(OnPolicy):
     def policy(self, q: CodeDistribution) -> CodeDistribution:
         """The flattened q."""
         return q.explore(self.epsilon, self.temperature)
+
+
+class FromPosterior(OnPolicy):
+    """z ~ another posterior, such as the exact one: what q would learn from if the E-step were solved already.
+
+    Args:
+        teacher: the posterior that draws.
+        samples: S, how many for each datum.
+    """
+
+    on_policy = False
+
+    def __init__(self, teacher: Posterior, samples: int = 4) -> None:
+        super().__init__(samples)
+        self.teacher = teacher
+
+    def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> tuple[Int[Tensor, "S B N"], CodeDistribution | None]:
+        """Samples of the teacher, and its distribution."""
+        return super().forward(model, self.teacher(model, batch.x, batch.c), batch, noise)

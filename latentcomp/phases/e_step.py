@@ -39,7 +39,7 @@ class ScalarLogZ(nn.Module):
         self.log_z = nn.Parameter(torch.tensor(initial))
 
     def forward(self, q: CodeDistribution) -> Float[Tensor, ""]:
-        """Log Z."""
+        """log Z."""
         return self.log_z
 
 
@@ -58,7 +58,7 @@ class AmortisedLogZ(nn.Module):
         self.initial = initial
 
     def forward(self, q: CodeDistribution) -> Float[Tensor, "B"]:
-        """Log Z(x)."""
+        """log Z(x)."""
         return self.network(q.context).squeeze(-1) + self.initial
 
 

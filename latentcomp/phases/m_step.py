@@ -55,8 +55,8 @@ class ImportanceWeighted(Sampled):
 
     def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> Float[Tensor, ""]:
         """-mean sum_s w_s log p(x, z_s)."""
-        z = q.sample((self.samples,), noise)
-        return objectives.weighted_m_step_loss(model.log_joint(batch.x, z, batch.c), q.log_prob(z))
+        z, log_q = q.sample_and_log_prob((self.samples,), noise)
+        return objectives.weighted_m_step_loss(model.log_joint(batch.x, z, batch.c), log_q)
 
 
 class Marginalised(MStep):

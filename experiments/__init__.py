@@ -1,0 +1,1 @@
+"""Experiments: hydra lives here, and the library knows nothing of it."""

@@ -1,0 +1,167 @@
+"""A table in words, before it is set as Markdown, LaTeX or HTML: means, intervals and differences over seeds, best rows, footnotes, caption.
+
+A cell is the mean over seeds and half of its 95 % t-interval. A row is marked as best only where a paired t-test with Holm's correction does not
+separate it from the best mean; rows are compared with the reference row seed by seed, over the seeds that both have.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from latentcomp.statistics import Interval, interval, paired_interval, separated
+
+Records = Sequence[Mapping[str, Any]]
+Spec = Mapping[str, Any]
+
+
+class Heading(NamedTuple):
+    """What stands above a column."""
+
+    label: str
+    unit: str = ""
+    arrow: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.label, self.unit and f"({self.unit})", self.arrow)))
+
+
+class Cell(NamedTuple):
+    """A value and its spread as they are printed, whether it is among the best, and the number of its footnote (0: none)."""
+
+    value: str = "–"
+    spread: str = ""
+    best: bool = False
+    note: int = 0
+
+
+class Table(NamedTuple):
+    """A table in words: one label and one list of cells for each row, what the numbered footnotes say, and the sentences of the caption."""
+
+    headings: list[Heading]
+    labels: list[str]
+    cells: list[list[Cell]]
+    footnotes: list[str]
+    title: str
+    caption: list[str]
+
+
+class Values:
+    """The records by row, metric and seed.
+
+    Args:
+        records: one for each row, seed and metric.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._values: dict[tuple[str, str], dict[int, float | None]] = {}
+        for record in records:
+            self._values.setdefault((record["row"], record["metric"]), {})[record["seed"]] = record["value"]
+
+    def finite(self, row: str, metric: str) -> dict[int, float]:
+        """One value for each seed; none at all if one of them is null, for then there is no mean."""
+        values = self._values.get((row, metric), {})
+        finite = {seed: value for seed, value in sorted(values.items()) if value is not None}
+        return finite if len(finite) == len(values) else {}
+
+    def mean(self, row: str, metric: str) -> Interval | None:
+        """The mean over seeds."""
+        values = self.finite(row, metric)
+        return interval(list(values.values())) if values else None
+
+    def difference(self, row: str, reference: str, metric: str) -> Interval | None:
+        """The mean of the row's values minus the reference's, seed by seed."""
+        a, b = self.finite(row, metric), self.finite(reference, metric)
+        seeds = sorted(a.keys() & b.keys())
+        return paired_interval([a[seed] for seed in seeds], [b[seed] for seed in seeds]) if seeds and row != reference else None
+
+    def best(self, rows: Iterable[str], metric: str, lower_is_better: bool | None) -> set[str]:
+        """The rows that may be called best, over the seeds that all have; none where fewer than two seeds or no direction can tell."""
+        values = {row: self.finite(row, metric) for row in rows}
+        values = {row: by_seed for row, by_seed in values.items() if by_seed}
+        seeds = sorted(set.intersection(*map(set, values.values()))) if values else []
+        if lower_is_better is None or len(seeds) < 2:
+            return set()
+        return separated({row: [by_seed[seed] for seed in seeds] for row, by_seed in values.items()}, lower_is_better)
+
+
+def table(records: Records, spec: Spec, meta: Mapping[str, Any] | None = None) -> Table:
+    """The table of a specification; ``meta`` adds budget and version to its caption."""
+    values, rows, reasons = Values(records), spec["rows"], _reasons(records, spec)
+    columns: list[tuple[Heading, list[Cell]]] = []
+    for metric in spec["columns"]:
+        heading = spec["headings"][metric]
+        columns.append((_heading(heading), _column(records, spec, metric, values, reasons)))
+        expected = {r["row"]: r["expected"] for r in records if r["metric"] == metric and r.get("expected") is not None}
+        if expected:
+            given = [Cell(_number(expected[row], heading["digits"])) if row in expected else Cell() for row in rows]
+            columns.append((Heading(f"{heading['label']}, expected", heading["unit"]), given))
+    if spec.get("reference") in rows:
+        columns.append(_differences(values, spec))
+    cells = [list(row) for row in zip(*(column for _, column in columns), strict=True)]
+    labels = [label(spec, row) for row in rows]
+    return Table([heading for heading, _ in columns], labels, cells, reasons, spec["title"], _caption(records, spec, meta or {}))
+
+
+def label(spec: Spec, row: str) -> str:
+    """The human name of a row."""
+    return spec.get("labels", {}).get(row, row)
+
+
+def _reason(record: Mapping[str, Any]) -> str:
+    return record.get("reason") or "infinite"
+
+
+def _reasons(records: Records, spec: Spec) -> list[str]:
+    """Why values are missing: each reason once, in the order of the columns."""
+    missing = [r for metric in spec["columns"] for r in records if r["metric"] == metric and r["value"] is None]
+    return list(dict.fromkeys(map(_reason, missing)))
+
+
+def _heading(heading: Mapping[str, Any]) -> Heading:
+    return Heading(heading["label"], heading["unit"], {True: "↓", False: "↑", None: ""}[heading["lower_is_better"]])
+
+
+def _column(records: Records, spec: Spec, metric: str, values: Values, reasons: list[str]) -> list[Cell]:
+    heading, rows = spec["headings"][metric], spec["rows"]
+    best, missing = values.best(rows, metric, heading["lower_is_better"]), {}
+    for record in records:
+        if record["metric"] == metric and record["value"] is None:
+            reason = _reason(record)
+            missing[record["row"]] = Cell("∞" if "infinite" in reason else "–", note=reasons.index(reason) + 1)
+    return [missing.get(row) or _cell(values.mean(row, metric), heading["digits"], row in best) for row in rows]
+
+
+def _differences(values: Values, spec: Spec) -> tuple[Heading, list[Cell]]:
+    heading = spec["headings"][spec["headline"]]
+    cells = [_cell(values.difference(row, spec["reference"], spec["headline"]), heading["digits"], sign="+") for row in spec["rows"]]
+    return Heading(f"Difference to {label(spec, spec['reference'])}", heading["unit"]), cells
+
+
+def _cell(mean: Interval | None, digits: int, best: bool = False, sign: str = "") -> Cell:
+    if mean is None:
+        return Cell()
+    known = math.isfinite(mean.half_width) and mean.half_width > 0
+    return Cell(_number(mean.mean, digits, sign), _number(mean.half_width, digits) if known else "", best)
+
+
+def _number(value: float, digits: int, sign: str = "") -> str:
+    return f"{value:{sign}z,.{digits}f}".replace("-", "−")
+
+
+def _caption(records: Records, spec: Spec, meta: Mapping[str, Any]) -> list[str]:
+    metrics, seeds = set(spec["columns"]), len({r["seed"] for r in records})
+    sources = dict.fromkeys(r["source"] for r in records if r.get("expected") is not None and r["metric"] in metrics and r.get("source"))
+    sentences = [str(spec.get("note", "")).strip()]
+    if seeds > 1:
+        sentences.append(f"Means over {seeds} seeds, ± half of the interval ({spec['interval']}); no ± where all seeds agree.")
+        sentences.append("Bold: the best mean, and those that a paired t-test with Holm's correction over rows does not separate from it (5 %).")
+    else:
+        sentences.append("A single seed: there are no intervals, and nothing can be called best.")
+    if spec.get("reference") in spec["rows"]:
+        against = f"{spec['headings'][spec['headline']]['label']}, minus {label(spec, spec['reference'])}'s of the same seed"
+        sentences.append(f"Last column: {against}" + (", with the paired 95 % interval." if seeds > 1 else "."))
+    if sources:
+        sentences.append(f"Expected: {'; '.join(sources)}.")
+    if meta:
+        sentences.append(f"Budget {meta['budget']}, latentcomp {meta['version']}.")
+    return list(filter(None, sentences))

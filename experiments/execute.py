@@ -1,0 +1,99 @@
+"""One run: a configuration in, records and pictures out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from latentcomp import checkpoint
+from latentcomp.data import Split
+from latentcomp.enumeration import all_codes, enumerable
+from latentcomp.evaluate.protocol import Budget, Judgement, Measure, Training, judge, train
+from latentcomp.evaluate.usage import usage
+from latentcomp.learners.learner import Learner
+from latentcomp.model import LatentVariableModel
+from latentcomp.noise import Noise
+from latentcomp.posteriors.exact import Exact
+
+Progress = Callable[[int], None]
+
+
+def build(config: DictConfig) -> tuple[Split, LatentVariableModel, Learner, torch.optim.Optimizer, Budget]:
+    """Data, model, learner, optimiser and budget of a run, made under its seed."""
+    torch.manual_seed(config.seed)
+    data, model, learner = instantiate(config.data), instantiate(config.model), instantiate(config.learner)
+    optimizer = instantiate(config.optimizer)([*model.parameters(), *learner.parameters()])
+    return data, model, learner, optimizer, Budget(**{key: value for key, value in config.budget.items() if key in Budget._fields})
+
+
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Trains, judges and draws.
+
+    Args:
+        config: the run.
+        row: its name in the table.
+        progress: called with the step at each look at the validation images.
+        states: a file that each look writes the state to, or None.
+
+    Returns:
+        Records, one for each metric, and pictures as plain tensors.
+
+    Raises:
+        NonFiniteLoss: names the step, the learner and the term; the file holds the last good state.
+    """
+    data, model, learner, optimizer, budget = build(config)
+
+    def watch(step: int, _: dict[str, float]) -> None:
+        if states is not None:
+            checkpoint.save(states, {"model": model, "learner": learner, "optimizer": optimizer})
+        progress(step)
+
+    training = train(model, learner, data, optimizer, budget, config.seed, watch)
+    judgement = judge(model, learner, data, budget, config.seed)
+    return _records(config, row, training, judgement), _pictures(model, judgement.model, learner, data, training)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain data, what is resolved included; where results are written is no part of what a run is."""
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items() if key not in ("outputs", "expected", "source")}
+
+
+def _records(config: DictConfig, row: str, training: Training, judgement: Judgement) -> list[dict[str, Any]]:
+    measures = judgement.measures | {
+        "decoder_evaluations": Measure(training.decoder_evaluations, "images"),
+        "seconds": Measure(training.seconds, "s"),
+    }
+    common = {"seconds": training.seconds, "source": config.source, "config": plain(config)}
+    return [
+        {"row": row, "seed": config.seed, "metric": metric, "expected": config.expected.get(metric)} | measure._asdict() | common
+        for metric, measure in measures.items()
+    ]
+
+
+@torch.no_grad()
+def _pictures(model: LatentVariableModel, fitted: LatentVariableModel, learner: Learner, data: Split, training: Training) -> dict[str, Any]:
+    shown = data.test[:8]
+    samples = fitted.prior().sample((16,), Noise(0, 0, torch.arange(16, device=shown.device)))
+    codes = learner.posterior(model, data.test).sample((8,), Noise(0, 1, torch.arange(len(data.test), device=shown.device)))
+    pictures: dict[str, Any] = {
+        "curve": training.curve,
+        "best_step": training.best_step,
+        "images": shown,
+        "reconstructions": model.decode(model.codebook(learner.posterior(model, shown).mode)).mean,
+        "samples": fitted.decode(fitted.codebook(samples)).mean,
+        "usage": usage(codes, model.codebook.codes).counts,
+    }
+    return pictures | ({"posterior": _posterior(model, learner, shown[:4])} if enumerable(model.cardinalities) else {})
+
+
+def _posterior(model: LatentVariableModel, learner: Learner, x: Tensor) -> dict[str, Tensor]:
+    """The ten most probable codes of a few images, with their exact probability and the learner's."""
+    p, q = Exact()(model, x).table().exp(), learner.posterior(model, x).table().exp()
+    top = p.topk(min(10, p.shape[-1]), -1)
+    return {"codes": all_codes(model.cardinalities, x.device)[top.indices], "p": top.values, "q": q.gather(-1, top.indices), "images": x}

@@ -1,0 +1,71 @@
+"""Runs side by side: single-threaded processes, one for each core, that report how far they are.
+
+Two threads that share a busy core can be several times slower than one, so each process keeps to one.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from queue import Empty
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_steps: Any = None
+
+
+def _initialise(queue: Any) -> None:
+    global _steps
+    _steps = queue
+    torch.set_num_threads(1)
+
+
+def report(steps: int) -> None:
+    """Says from within a run that so many more updates are done."""
+    if _steps is not None:
+        _steps.put(steps)
+
+
+def side_by_side(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], names: Sequence[str], steps: int, done: int = 0) -> Iterator[tuple[int, Any]]:
+    """Calls ``function(*job)`` for each job in processes, under a progress bar with the time left, and yields (number of the job, result) as they end.
+
+    A job that raises yields its exception in place of a result; the others go on.
+
+    Args:
+        function: importable by name.
+        jobs: its arguments.
+        names: what the bar calls each job.
+        steps: how many steps a job reports in all.
+        done: how many jobs more were done before, for the bar.
+    """
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        queue = manager.Queue()
+        workers = max(1, min(len(jobs), os.cpu_count() or 1))
+        with ProcessPoolExecutor(workers, context, _initialise, (queue,)) as pool, _bar() as bar:
+            task = bar.add_task(f"{done} of {done + len(jobs)} runs", total=steps * len(jobs))
+            futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
+            waiting: set[Future[Any]] = set(futures)
+            while waiting:
+                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                bar.advance(task, _drained(queue))
+                for future in finished:
+                    done += 1
+                    bar.update(task, description=f"{done} of {done + len(waiting) + len(finished) - 1} runs, last: {names[futures[future]]}")
+                    yield futures[future], future.exception() or future.result()
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+    return Progress(*columns)
+
+
+def _drained(queue: Any) -> int:
+    total = 0
+    while True:
+        try:
+            total += queue.get_nowait()
+        except Empty:
+            return total

@@ -1,0 +1,146 @@
+"""The report of a results folder: one HTML file with the table and every picture inside. ``python -m experiments.report FOLDER``
+
+Rewrites table.md, table.tex and report.html from what lies in the folder; runs nothing.
+"""
+
+import base64
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import torch
+
+from experiments import figures, tables
+from experiments.cells import Records, label, table
+from experiments.figures import Run, Runs
+from experiments.tables import BrokenFolder, Results
+
+
+class Picture(NamedTuple):
+    """A figure of the report: its heading, what it shows, and the file's bytes (None: there is nothing to show)."""
+
+    title: str
+    caption: str
+    data: bytes | None
+
+    @property
+    def url(self) -> str:
+        """The file itself, as an address."""
+        assert self.data is not None
+        kind = "png" if self.data.startswith(b"\x89PNG") else "svg+xml"
+        return f"data:image/{kind};base64,{base64.b64encode(self.data).decode()}"
+
+
+def write(folder: Path) -> Path:
+    """Writes table.md, table.tex and report.html of a results folder.
+
+    Returns:
+        The report.
+
+    Raises:
+        BrokenFolder: a file is missing or damaged; names it, and the command that makes it.
+    """
+    results = tables.read(folder)
+    page = html(results, runs(folder, results))
+    tables.write(folder)
+    (folder / "report.html").write_text(page)
+    return folder / "report.html"
+
+
+def runs(folder: Path, results: Results) -> Runs:
+    """Curves and pictures of every run in the records, by row and seed.
+
+    Raises:
+        BrokenFolder: a file is missing or damaged; names it, and the command that makes it.
+    """
+    seeds = sorted({(record["row"], record["seed"]) for record in results.records}, key=lambda run: run[1])
+    return {row: {seed: _run(folder / "runs", name, seed, results.meta) for name, seed in seeds if name == row} for row in results.meta["table"]["rows"]}
+
+
+def _run(folder: Path, row: str, seed: int, meta: Mapping[str, Any]) -> Run:
+    path = folder / f"{row}-{seed}.pt"
+    remedy = f"Delete {path.with_suffix('.json')}, then this command makes both anew: {meta['command']}"
+    try:
+        run = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BrokenFolder(f"error: {path} is missing. {remedy}") from None
+    except Exception as error:  # torch raises many kinds for one reason
+        raise BrokenFolder(f"error: {path} is damaged ({type(error).__name__}). {remedy}") from None
+    if missing := [key for key in ("curve", "best_step", "images", "reconstructions", "samples", "usage") if key not in run]:
+        raise BrokenFolder(f"error: {path} lacks {', '.join(missing)}: it is damaged, or of another version. {remedy}")
+    return run
+
+
+def html(results: Results, runs: Runs) -> str:
+    """The report as one page that needs no other file."""
+    records, meta = results
+    spec = meta["table"]
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    shared, own = configs(records, spec["rows"])
+    return template.get_template("report.html.jinja").render(
+        meta=meta,
+        table=table(records, spec, meta),
+        colours=[figures.colour(spec, row) for row in spec["rows"]],
+        pictures=[picture for picture in _pictures(records, meta, runs) if picture.data],
+        shared=shared,
+        own={label(spec, row): settings for row, settings in own.items()},
+        counts={name: len({record[name] for record in records}) for name in ("row", "seed", "metric")} | {"record": len(records)},
+        infinite=sum(record["value"] is None for record in records),
+    )
+
+
+def configs(records: Records, rows: Iterable[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings that all rows share, and each row's own, by dotted name; those of a row's first seed."""
+    first = {record["row"]: flat(record["config"]) for record in sorted(records, key=lambda r: r["seed"], reverse=True)}
+    settings = {row: first[row] for row in rows if row in first}
+    shared = {key: value for key, value in next(iter(settings.values())).items() if all(key in other and other[key] == value for other in settings.values())}
+    return shared, {row: {key: value for key, value in mine.items() if key not in shared} for row, mine in settings.items()}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration by dotted names."""
+    parts = ({f"{prefix}{key}": value} if not isinstance(value, Mapping) else flat(value, f"{prefix}{key}.") for key, value in config.items())
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Picture]:
+    spec = meta["table"]
+    first = min(meta["seeds"])
+    reference = f" Right: the difference to {label(spec, spec['reference'])}, seed by seed, with its paired interval." if spec.get("reference") else ""
+    return [
+        Picture(
+            "Who is best",
+            f"{spec['headings'][spec['headline']]['label']}: means with 95 % t-intervals, seeds as small dots; filled means may be called best.{reference}",
+            figures.summary(records, spec),
+        ),
+        Picture(
+            "Training",
+            "Validation images' NLL under the prior in training: each seed, their mean (thick) and the state kept (dots); grey: the other rows' means. "
+            "The frame holds every row's best look; early, worse values leave it.",
+            figures.curves(runs, spec),
+        ),
+        Picture(
+            "Reconstructions", f"Test images, and the mean image at the posterior's most probable code (seed {first}).", figures.reconstructions(runs, spec)
+        ),
+        Picture("Samples", f"Mean images of codes drawn from the prior fitted to each row's codes (seed {first}).", figures.samples(runs, spec)),
+        Picture(
+            "Code usage",
+            f"How often the posterior takes each code on the test images; shades from dark to light are the sites, the dashed line is even use (seed {first}).",
+            figures.usage(runs, spec),
+        ),
+        Picture(
+            "Exact and learned posteriors",
+            "Probability of the ten codes that are most probable under the exact posterior, and of all others together. Every row has a model of its own, so "
+            f"codes and exact posteriors differ between rows; a learner is to match the grey bars beside its own (seed {first}).",
+            figures.posteriors(runs, spec),
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+        raise SystemExit(__doc__)
+    print(f"written: {write(Path(sys.argv[1]))}")

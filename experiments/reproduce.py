@@ -1,0 +1,116 @@
+"""A whole table: ``python -m experiments.reproduce NAME [budget=smoke|cpu|full] [seeds=N] [outputs=FOLDER] [setting=value ...]``.
+
+Runs every row with every seed, skips what is already done, and writes results.json, meta.json, table.md, table.tex and report.html under
+outputs/reproduce/NAME/ (other budgets than cpu: NAME-BUDGET/).
+"""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.utils import get_method
+
+from experiments import pool, settings
+from experiments.execute import plain
+from experiments.report import write as write_report
+from experiments.results import Folder
+
+
+class Request(NamedTuple):
+    """What the command line asks for."""
+
+    name: str
+    budget: str
+    seeds: int | None
+    outputs: Path
+    overrides: tuple[str, ...]
+
+
+def parsed(arguments: list[str]) -> Request:
+    """The command line.
+
+    Raises:
+        UnknownName: a table, budget or setting that does not exist; lists those that do.
+        SystemExit: something is missing or no number.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        raise SystemExit(f"{__doc__}\nTables: {', '.join(settings.tables())}")
+    name, *rest = arguments
+    options, overrides = {"budget": "cpu", "seeds": "", "outputs": "outputs"}, []
+    for argument in rest:
+        key, separator, value = argument.partition("=")
+        if not separator:
+            raise SystemExit(f"error: {argument!r} is no setting: write key=value. Known here: budget=, seeds=, outputs=, and all settings of a run")
+        if key in options:
+            options[key] = value
+        else:
+            overrides.append(argument)
+    known = settings.budgets(settings.table(name))
+    if options["budget"] not in known:
+        raise settings.unknown("budget", options["budget"], known)
+    if options["seeds"] and not (options["seeds"].isdigit() and int(options["seeds"]) > 0):
+        raise SystemExit(f"error: seeds={options['seeds']} is no number of seeds: give a whole number of 1 or more")
+    return Request(name, options["budget"], int(options["seeds"] or 0) or None, Path(options["outputs"]), tuple(overrides))
+
+
+def one(name: str, row: str, budget: str, seed: int, overrides: tuple[str, ...], folder: Path) -> list[dict[str, Any]]:
+    """One run of the table, stored in its folder."""
+    before = 0
+
+    def progress(step: int) -> None:
+        nonlocal before
+        pool.report(step - before)
+        before = step
+
+    config = settings.row(name, row, budget, seed, overrides)
+    records, pictures = get_method(config.procedure)(config, row, progress)
+    Folder(folder).add(row, seed, records, pictures)
+    return records
+
+
+def reproduce(request: Request) -> Path:
+    """Runs what is missing, and writes the folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SystemExit: runs failed (they are named, the others are kept), or the folder is of another version.
+    """
+    start = time.monotonic()
+    spec = settings.table(request.name)
+    first = settings.row(request.name, spec["rows"][0], request.budget, 0, request.overrides)
+    seeds = list(range(request.seeds or first.budget.seeds))
+    folder = Folder(request.outputs / "reproduce" / (request.name if request.budget == "cpu" else f"{request.name}-{request.budget}"))
+    meta = {"name": request.name, "budget": request.budget, "command": _command(request), "seeds": seeds, "table": spec}
+    folder.open(meta)
+
+    runs = [(row, seed) for seed in seeds for row in spec["rows"]]
+    known = {run: folder.records(*run, plain(settings.row(request.name, run[0], request.budget, run[1], request.overrides))) for run in runs}
+    missing = [run for run in runs if known[run] is None]
+    jobs = [(request.name, row, request.budget, seed, request.overrides, folder.path) for row, seed in missing]
+    failures = []
+    for number, result in pool.side_by_side(one, jobs, [f"{row}, seed {seed}" for row, seed in missing], first.budget.updates, len(runs) - len(missing)):
+        if isinstance(result, BaseException):
+            failures.append(f"  {missing[number][0]}, seed {missing[number][1]}: {type(result).__name__}: {result}")
+        else:
+            known[missing[number]] = result
+    if failures:
+        raise SystemExit("error: these runs failed; the others are kept, and the same command tries these again:\n" + "\n".join(failures))
+    folder.collect([record for run in runs for record in known[run] or []])
+    folder.open(meta | {"minutes": (time.monotonic() - start) / 60, "runs_made": len(missing)})
+    write_report(folder.path)
+    return folder.path
+
+
+def _command(request: Request) -> str:
+    seeds = () if request.seeds is None else (f"seeds={request.seeds}",)
+    return shlex.join(["python", "-m", "experiments.reproduce", request.name, f"budget={request.budget}", *seeds, *request.overrides])
+
+
+if __name__ == "__main__":
+    where = reproduce(parsed(sys.argv[1:]))
+    print((where / "table.md").read_text())
+    print(f"written to {where}: table.md, table.tex, results.json, meta.json, report.html")

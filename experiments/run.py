@@ -1,0 +1,44 @@
+"""One run of one row: ``python -m experiments.run experiment=digits/gflownet_em seed=1``.
+
+Any setting of conf/config.yaml can be overridden; ``--help`` shows them, ``--multirun seed=0,1,2`` sweeps. The folder of the run holds results.json,
+pictures.pt, and last.pt, the state at the latest look at the validation images.
+"""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method
+from omegaconf import DictConfig
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from experiments.results import write_json
+from experiments.settings import composed
+from latentcomp.checkpoint import save_data
+from latentcomp.train import NonFiniteLoss
+
+
+@hydra.main(config_path="conf", config_name="config", version_base="1.3")
+def run(config: DictConfig) -> None:
+    """Trains, judges, writes, prints."""
+    choice = HydraConfig.get().runtime.choices["experiment"]
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task(f"{choice}, seed {config.seed}", total=config.budget.updates)
+        try:
+            records, pictures = get_method(config.procedure)(config, Path(choice).name, lambda step: bar.update(task, completed=step), folder / "last.pt")
+        except NonFiniteLoss as error:
+            raise SystemExit(f"error: {error}. The last good state is in {folder / 'last.pt'}") from None
+    write_json(folder / "results.json", records)
+    save_data(folder / "pictures.pt", pictures)
+    for record in records:
+        value = "inf" if record["value"] is None else f"{record['value']:.4f}"
+        print(f"{record['metric']:28s} {value:>12s} {record['unit']}")
+    print(f"written to {folder}")
+
+
+if __name__ == "__main__":
+    if not any(argument.startswith("-") for argument in sys.argv[1:]):
+        composed(sys.argv[1:])  # refuses what does not exist, with a list of what does
+    run()

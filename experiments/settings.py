@@ -1,0 +1,105 @@
+"""Configurations: composing a row of a table, and saying what exists where something does not."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+CONF = Path(__file__).parent / "conf"
+
+OmegaConf.register_new_resolver("repeat", lambda value, times: OmegaConf.create([value] * times), replace=True)
+
+
+class UnknownName(SystemExit):
+    """A table, row, budget or setting that does not exist; the message lists those that do."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    """The error for a name that does not exist."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, 1)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    return UnknownName(f"error: there is no {kind} {name!r}.{guess} Known: {', '.join(known)}")
+
+
+def tables() -> list[str]:
+    """The tables that can be reproduced."""
+    return sorted(path.stem for path in (CONF / "table").glob("*.yaml"))
+
+
+def table(name: str) -> dict[str, Any]:
+    """What a table shows: its rows, columns and words.
+
+    Raises:
+        UnknownName: lists the tables that exist.
+    """
+    if name not in tables():
+        raise unknown("table", name, tables())
+    spec = OmegaConf.to_container(OmegaConf.load(CONF / "table" / f"{name}.yaml"))
+    assert isinstance(spec, dict)
+    return {str(key): value for key, value in spec.items()}
+
+
+def budgets(spec: dict[str, Any]) -> list[str]:
+    """The budgets of a table."""
+    return sorted(path.stem for path in (CONF / "budget" / spec["budgets"]).glob("*.yaml"))
+
+
+def row(table_name: str, name: str, budget: str, seed: int, overrides: Sequence[str] = ()) -> DictConfig:
+    """The whole configuration of one run.
+
+    Raises:
+        UnknownName: an override names a setting that does not exist; lists those that do.
+    """
+    spec = table(table_name)
+    return composed([f"experiment={table_name}/{name}", f"budget={spec['budgets']}/{budget}", f"seed={seed}", *overrides])
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that hydra composes.
+
+    Raises:
+        UnknownName: an option or a setting that does not exist; lists those that do.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose("config", list(overrides))
+        except HydraException as error:
+            raise _explained(error, overrides) from None
+
+
+def _explained(error: HydraException, overrides: Sequence[str]) -> UnknownName:
+    """Hydra's error, with the list of what exists."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        group = CONF / key.split("@")[0]
+        if group.is_dir():
+            options = [str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml")]
+            if value not in options:
+                return unknown(key, value, options)
+        elif not _exists(key):
+            return unknown("setting", key, _settings())
+    return UnknownName(f"error: {error}")
+
+
+def _settings() -> list[str]:
+    """The dotted names of all settings of the default configuration, and the groups."""
+    config = compose("config")
+
+    def names(node: Any, prefix: str) -> Iterable[str]:
+        for key in node:
+            yield f"{prefix}{key}"
+            if not OmegaConf.is_interpolation(node, key) and OmegaConf.is_dict(node[key]):
+                yield from names(node[key], f"{prefix}{key}.")
+
+    return [*names(config, ""), *(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "table")]
+
+
+def _exists(key: str) -> bool:
+    return key in _settings()

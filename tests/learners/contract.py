@@ -1,0 +1,97 @@
+"""Every learner, on a tiny model in float64: what the shared contract is run on."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from latentcomp.batch import Batch
+from latentcomp.codebook import Codebook, EMACodebook
+from latentcomp.learners.em import EM
+from latentcomp.learners.gflownet_em import GFlowNetEM
+from latentcomp.learners.gumbel_softmax import GumbelSoftmax, Relaxation
+from latentcomp.learners.learner import Learner
+from latentcomp.learners.reinforce import Reinforce
+from latentcomp.learners.straight_through import StraightThrough
+from latentcomp.learners.vqgan import VQGAN
+from latentcomp.learners.wake_sleep import WakeSleep
+from latentcomp.model import LatentVariableModel
+from latentcomp.phases.behaviour import Exploring, OnPolicy
+from latentcomp.phases.e_step import AmortisedLogZ, LogVariance, ScalarLogZ, TrajectoryBalance, WakePhi
+from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Sampled
+from latentcomp.phases.schedule import Period, Threshold, Together
+from latentcomp.phases.sleep import Sleep
+from latentcomp.posteriors.exact import Exact, Mode
+from latentcomp.train import fit
+from tests.scenarios import FEATURES, WIDTH, posterior, tiny_images, tiny_model
+
+STATE = 2 * WIDTH  # the context of a softmax-distance posterior is its encoder's output, N D numbers
+
+LEARNERS: dict[str, Callable[[], Learner]] = {
+    "em_soft": EM,
+    "em_hard": lambda: EM(Mode(Exact()), Greedy()),
+    "em_sampled": lambda: EM(Exact(), Sampled(2)),
+    "vq_gradient": lambda: StraightThrough(posterior("nearest_code"), 0.7, 0.3),
+    "vq_restart": lambda: StraightThrough(posterior("nearest_code")),
+    "vq_ema": lambda: StraightThrough(posterior("nearest_code")),
+    "vq_ema_restart": lambda: StraightThrough(posterior("nearest_code")),
+    "vqgan": lambda: VQGAN(posterior("nearest_code")),
+    "gumbel_soft": lambda: GumbelSoftmax(posterior("factorised")),
+    "gumbel_hard": lambda: GumbelSoftmax(posterior("softmax_distance"), Relaxation(hard=True), sleep=Sleep(probability=0.5)),
+    "gumbel_period": lambda: GumbelSoftmax(posterior("factorised"), behaviour=Exploring(1, 0.2), schedule=Period(2, 1)),
+    "reinforce": lambda: Reinforce(posterior("prefix_mlp"), OnPolicy(3), sleep=Sleep(probability=0.5)),
+    "reinforce_off_policy": lambda: Reinforce(posterior("factorised"), Exploring(3, 0.2, 1.5), Together()),
+    "wake_sleep": lambda: WakeSleep(posterior("prefix_mlp")),
+    "reweighted_wake_sleep": lambda: WakeSleep(posterior("transformer"), WakePhi(), OnPolicy(3)),
+    "gflownet_log_variance": lambda: GFlowNetEM(posterior("transformer"), LogVariance(), Exploring(4, 0.1, 2.0), Period(1, 2, "M"), sleep=Sleep(0.5)),
+    "gflownet_amortised_log_z": lambda: GFlowNetEM(posterior("prefix_mlp"), TrajectoryBalance(AmortisedLogZ(FEATURES, 4)), Exploring(2), m_step=Greedy()),
+    "gflownet_scalar_log_z": lambda: GFlowNetEM(posterior("softmax_distance"), TrajectoryBalance(ScalarLogZ()), schedule=Period(2, 1)),
+    "gflownet_threshold": lambda: GFlowNetEM(
+        posterior("softmax_distance"), TrajectoryBalance(AmortisedLogZ(STATE, 4)), schedule=Threshold(3.0, 3, 0.5), m_step=ImportanceWeighted(3)
+    ),
+}
+CODEBOOKS: dict[str, Callable[[int, int], Codebook]] = {
+    "vq_restart": partial(Codebook, restart=4.0),
+    "vq_ema": EMACodebook,
+    "vq_ema_restart": partial(EMACodebook, restart=4.0, decay=0.8),
+}
+LEARNED_PRIOR = {"em_soft", "vq_gradient", "reweighted_wake_sleep", "gflownet_log_variance"}
+X = tiny_images(40).unique(dim=0)[::3][:12]  # all different
+
+
+def made(name: str, seed: int = 3) -> tuple[LatentVariableModel, Learner]:
+    """A new tiny model and the named learner, the same at every call; codes that may restart are about to die."""
+    model = tiny_model(learned_prior=name in LEARNED_PRIOR, codebook=CODEBOOKS.get(name, Codebook))
+    model.codebook.usage.div_(2)
+    learner = LEARNERS[name]().double()
+    learner.seed = seed
+    return model, learner
+
+
+def adam(model: LatentVariableModel, learner: Learner, rate: float = 0.01) -> torch.optim.Adam:
+    """One Adam over all parameters."""
+    return torch.optim.Adam([*model.parameters(), *learner.parameters()], rate)
+
+
+def trained(model: LatentVariableModel, learner: Learner, batches: list[Batch], accumulate: int = 1) -> list[dict[str, Tensor]]:
+    """The metrics of a run over the batches."""
+    return list(fit(model, learner, batches, adam(model, learner), accumulate))
+
+
+def batches(updates: int, size: int = 5, start: int = 0) -> list[Batch]:
+    """Odd batches, so that micro-batches differ in size; each datum has its own position, not that of its row."""
+    rows = [(torch.arange(size) * 5 + 3 * update) % len(X) for update in range(start, updates)]
+    return [Batch(X[index], index=index + 100) for index in rows]
+
+
+def state(*modules: torch.nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers."""
+    return {f"{i}.{k}": v.clone() for i, module in enumerate(modules) for k, v in module.state_dict().items() if isinstance(v, Tensor)}
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 0.0) -> None:
+    """Equal names, and equal values within the tolerance (bit for bit by default)."""
+    assert a.keys() == b.keys()
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], atol=tolerance, rtol=0, equal_nan=True, msg=lambda text, key=key: f"{key}: {text}")

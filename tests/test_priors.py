@@ -1,0 +1,63 @@
+"""Priors: p(z) and p(z|c) against sums over all codes."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from latentcomp.enumeration import all_codes
+from latentcomp.nn.prefix_mlp import PrefixMLP
+from latentcomp.priors import Autoregressive, Uniform
+from tests.codes.families import network
+
+
+@pytest.mark.parametrize(("sites", "codes", "cardinalities"), [(2, 3, (3, 3)), (3, (2, 3, 4), (2, 3, 4)), (1, 5, (5,))])
+def test_uniform_gives_every_sequence_the_same_probability(sites, codes, cardinalities):
+    prior = Uniform(sites, codes)
+    assert prior.cardinalities == cardinalities
+    count = math.prod(cardinalities)
+    torch.testing.assert_close(prior().log_prob(all_codes(cardinalities)), torch.full((count,), -math.log(count)))
+
+
+def test_uniform_ignores_a_condition_and_follows_the_models_precision():
+    assert Uniform(2, 3)(torch.zeros(4, 1)).batch_shape == ()
+    assert Uniform(2, 3).double()().log_prob(torch.zeros(2, dtype=torch.long)).dtype == torch.float64
+    assert not Uniform(2, 3).state_dict()
+
+
+@pytest.mark.parametrize("family", ["prefix_mlp", "transformer"])
+def test_autoregressive_is_the_chain_rule_through_its_network(family):
+    made, z = network(family, (2, 3, 4), 0), all_codes((2, 3, 4))
+    prior = Autoregressive(made)
+    assert prior.cardinalities == (2, 3, 4)
+    expected = made(z).log_softmax(-1).gather(-1, z.unsqueeze(-1)).sum((-2, -1))
+    torch.testing.assert_close(prior().log_prob(z), expected)
+    torch.testing.assert_close(prior().log_prob(z).exp().sum(), torch.tensor(1.0, dtype=torch.float64))
+    assert torch.equal(prior(torch.zeros(4, 1)).log_prob(z), prior().log_prob(z))  # without a map from c, c changes nothing
+
+
+def test_a_condition_gives_each_row_its_own_distribution():
+    torch.manual_seed(0)
+    condition = nn.Embedding(2, 5)
+    prior, z = Autoregressive(PrefixMLP((3, 3), 5, 8), condition), all_codes((3, 3))
+    p = prior(torch.tensor([0, 1, 1]))
+    assert p.batch_shape == (3,)
+    table = p.log_prob(z.unsqueeze(1).expand(-1, 3, -1)).exp()
+    torch.testing.assert_close(table.sum(0), torch.ones(3))
+    torch.testing.assert_close(table[:, 1], table[:, 2])
+    assert (table[:, 0] - table[:, 1]).abs().max() > 0.01
+    table[0].sum().backward()
+    assert condition.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("codes", [(2, 3), (2, 3, 4, 5)])
+def test_other_cardinalities_than_sites_are_refused(codes):
+    with pytest.raises(ValueError, match="3 sites need 3 cardinalities"):
+        Uniform(3, codes)
+
+
+@pytest.mark.parametrize(("sites", "codes"), [(0, 3), (2, 0), (2, (3, 0))])
+def test_a_prior_over_nothing_is_refused(sites, codes):
+    with pytest.raises(ValueError, match="at least one site, and each site at least one code"):
+        Uniform(sites, codes)
