@@ -5,7 +5,7 @@ A row has one colour everywhere, from Tol's muted palette, which readers with an
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -29,7 +29,7 @@ EXACT, OTHERS = "#777777", "#cccccc"
 STYLE: dict[Any, Any] = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555555", "axes.linewidth": 0.7, "legend.frameon": False,
-    "svg.hashsalt": "latentcomp", "savefig.dpi": 160,
+    "svg.hashsalt": "latentcomp", "savefig.dpi": 192,
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def summary(records: Records, spec: Spec) -> bytes:
         if right and (difference := values.difference(row, reference, metric)):
             _dot(right[0], difference, y, colour(spec, row), True)
     unit = f" ({heading['unit']})" if heading["unit"] else ""
-    left.set(yticks=range(len(rows)), yticklabels=[label(spec, row) for row in rows], xlabel=heading["label"] + unit, ylim=(len(rows) - 0.5, -0.5))
+    left.set(yticks=range(len(rows)), yticklabels=[label(spec, row) for row in rows], xlabel=heading["label"] + unit, ylim=(max(len(rows), 1) - 0.5, -0.5))
     for axes in right:
         axes.axvline(0, color=EXACT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.set_xlabel(f"Difference to {label(spec, reference)}{unit}")
@@ -93,7 +93,7 @@ def curves(runs: Runs, spec: Spec) -> bytes:
 def reconstructions(runs: Runs, spec: Spec) -> bytes:
     """PNG: test images over each row's reconstructions, of its first seed."""
     strips: list[tuple[str, Tensor]] = []
-    for row, run in _first(runs):
+    for row, run in _first(runs).items():
         if not any(torch.equal(run["images"], images) for _, images in strips):
             strips.append(("Test images", run["images"]))
         strips.append((label(spec, row), run["reconstructions"]))
@@ -103,16 +103,15 @@ def reconstructions(runs: Runs, spec: Spec) -> bytes:
 @matplotlib.rc_context(STYLE)
 def samples(runs: Runs, spec: Spec) -> bytes:
     """PNG: each row's samples from its prior, of its first seed."""
-    return _strips([(label(spec, row), run["samples"]) for row, run in _first(runs)])
+    return _strips([(label(spec, row), run["samples"]) for row, run in _first(runs).items()])
 
 
 @matplotlib.rc_context(STYLE)
 def usage(runs: Runs, spec: Spec) -> bytes:
     """SVG: how often each code is used, most used first, sites in shades (where they are few enough to tell); of each row's first seed."""
-    first = dict(_first(runs))
     figure, panels = _panels(runs, 1.4, "Code, most used first", "Share of use")
     for row, axes in panels:
-        counts = first[row]["usage"].double()
+        counts = _first(runs)[row]["usage"].double()
         share = (counts / counts.sum()).numpy()
         share = share[:, np.argsort(-share.sum(0), kind="stable")]
         share, codes = share if len(share) <= 8 else share.sum(0, keepdims=True), np.arange(1, share.shape[1] + 1)
@@ -128,7 +127,7 @@ def usage(runs: Runs, spec: Spec) -> bytes:
 @matplotlib.rc_context(STYLE)
 def posteriors(runs: Runs, spec: Spec) -> bytes | None:
     """SVG: a learner's posterior (colour) beside the exact one of its own model (grey), on its ten most probable codes; None where none was enumerated."""
-    shown = {row: run["posterior"] for row, run in _first(runs) if "posterior" in run}
+    shown = {row: run["posterior"] for row, run in _first(runs).items() if "posterior" in run}
     if not shown:
         return None
     images, codes = next(iter(shown.values()))["images"], max(part["p"].shape[-1] for part in shown.values())
@@ -151,9 +150,9 @@ def posteriors(runs: Runs, spec: Spec) -> bytes | None:
     return _bytes(figure, "svg")
 
 
-def _first(runs: Runs) -> Iterator[tuple[str, Run]]:
+def _first(runs: Runs) -> dict[str, Run]:
     """Each row's run of its first seed."""
-    return ((row, by_seed[min(by_seed)]) for row, by_seed in runs.items())
+    return {row: by_seed[min(by_seed)] for row, by_seed in runs.items()}
 
 
 def _panels(runs: Runs, height: float, x: str, y: str) -> tuple[Figure, list[tuple[str, Axes]]]:
@@ -170,7 +169,7 @@ def _panels(runs: Runs, height: float, x: str, y: str) -> tuple[Figure, list[tup
 
 def _strips(strips: list[tuple[str, Tensor]]) -> bytes:
     """PNG: labelled strips of images, one below the other."""
-    figure = Figure((1.6 + 0.5 * max(len(images) for _, images in strips), 0.52 * len(strips)), layout="constrained")
+    figure = Figure((1.3 + 0.5 * max(len(images) for _, images in strips), 0.52 * len(strips)), layout="constrained")
     for axes, (name, images) in zip(figure.subplots(len(strips), 1, squeeze=False)[:, 0], strips, strict=True):
         _show(axes, np.concatenate([np.pad(_picture(image), ((0, 0), (0, 1), (0, 0)), constant_values=1) for image in images], 1))
         _name(axes, name)

@@ -29,8 +29,17 @@ class Picture(NamedTuple):
     def url(self) -> str:
         """The file itself, as an address."""
         assert self.data is not None
-        kind = "png" if self.data.startswith(b"\x89PNG") else "svg+xml"
-        return f"data:image/{kind};base64,{base64.b64encode(self.data).decode()}"
+        return f"data:image/{'png' if self._png else 'svg+xml'};base64,{base64.b64encode(self.data).decode()}"
+
+    @property
+    def width(self) -> int:
+        """How wide the page shows it, in CSS pixels: a PNG has two dots for each, for sharp screens; all SVGs are nine inches wide."""
+        assert self.data is not None
+        return int.from_bytes(self.data[16:20], "big") // 2 if self._png else 9 * 96
+
+    @property
+    def _png(self) -> bool:
+        return self.data is not None and self.data.startswith(b"\x89PNG")
 
 
 def write(folder: Path) -> Path:
@@ -55,8 +64,10 @@ def runs(folder: Path, results: Results) -> Runs:
     Raises:
         BrokenFolder: a file is missing or damaged; names it, and the command that makes it.
     """
-    seeds = sorted({(record["row"], record["seed"]) for record in results.records}, key=lambda run: run[1])
-    return {row: {seed: _run(folder / "runs", name, seed, results.meta) for name, seed in seeds if name == row} for row in results.meta["table"]["rows"]}
+    found: dict[str, dict[int, Run]] = {row: {} for row in results.meta["table"]["rows"]}
+    for row, seed in sorted({(record["row"], record["seed"]) for record in results.records if record["row"] in found}):
+        found[row][seed] = _run(folder / "runs", row, seed, results.meta)
+    return {row: by_seed for row, by_seed in found.items() if by_seed}
 
 
 def _run(folder: Path, row: str, seed: int, meta: Mapping[str, Any]) -> Run:
@@ -87,14 +98,15 @@ def html(results: Results, runs: Runs) -> str:
         pictures=[picture for picture in _pictures(records, meta, runs) if picture.data],
         shared=shared,
         own={label(spec, row): settings for row, settings in own.items()},
-        counts={name: len({record[name] for record in records}) for name in ("row", "seed", "metric")} | {"record": len(records)},
+        counts={name: len({record[name] for record in records}) for name in ("row", "seed", "metric")}
+        | {"record": len(records), "run": sum(map(len, runs.values()))},
         infinite=sum(record["value"] is None for record in records),
     )
 
 
 def configs(records: Records, rows: Iterable[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The settings that all rows share, and each row's own, by dotted name; those of a row's first seed."""
-    first = {record["row"]: flat(record["config"]) for record in sorted(records, key=lambda r: r["seed"], reverse=True)}
+    first = {record["row"]: flat(record.get("config") or {}) for record in sorted(records, key=lambda r: r["seed"], reverse=True)}
     settings = {row: first[row] for row in rows if row in first}
     shared = {key: value for key, value in next(iter(settings.values())).items() if all(key in other and other[key] == value for other in settings.values())}
     return shared, {row: {key: value for key, value in mine.items() if key not in shared} for row, mine in settings.items()}
@@ -108,12 +120,15 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Picture]:
     spec = meta["table"]
-    first = min(meta["seeds"])
-    reference = f" Right: the difference to {label(spec, spec['reference'])}, seed by seed, with its paired interval." if spec.get("reference") else ""
+    first = min(record["seed"] for record in records)
+    reference = (
+        f" Right: the difference to {label(spec, spec['reference'])}, seed by seed, with its paired interval." if spec.get("reference") in spec["rows"] else ""
+    )
     return [
         Picture(
             "Who is best",
-            f"{spec['headings'][spec['headline']]['label']}: means with 95 % t-intervals, seeds as small dots; filled means may be called best.{reference}",
+            f"{spec['headings'][spec['headline']]['label']}: means, 95 % t-intervals, seeds as dots; filled: the best, and what is not separated from it."
+            + reference,
             figures.summary(records, spec),
         ),
         Picture(
@@ -140,7 +155,12 @@ def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Pic
     ]
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
         raise SystemExit(__doc__)
-    print(f"written: {write(Path(sys.argv[1]))}")
+    print(f"written: {write(Path(arguments[0]))}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

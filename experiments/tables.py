@@ -51,7 +51,9 @@ def read(folder: Path) -> Results:
         raise BrokenFolder(f"error: there is no folder {folder}. {_remedy(folder)}")
     meta = _json(folder, "meta.json", _remedy(folder), dict)
     remedy = _remedy(folder, meta.get("command"))
-    if missing := [key for key in ("version", "budget", "command", "table") if key not in meta]:
+    missing = [key for key in ("version", "budget", "command", "table") if key not in meta]
+    missing += [f"table.{key}" for key in ("title", "rows", "columns", "headings", "headline", "interval") if key not in meta.get("table", {})]
+    if missing:
         raise BrokenFolder(f"error: {folder / 'meta.json'} lacks {', '.join(missing)}: it is damaged, or of another version. {remedy}")
     records = _json(folder, "results.json", remedy, list)
     if not records or not all(isinstance(record, dict) and {"row", "seed", "metric", "value"} <= record.keys() for record in records):

@@ -12,6 +12,9 @@ What a step assigned leaves the learner as ``statistics``, tensors of rows. The 
 ``update`` once a step, so that the split of a batch changes nothing.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -74,10 +77,14 @@ class Codebook(nn.Module):
         """sum_k y_k e_k, the embedding of a relaxed code."""
         return y @ self.weight
 
-    def nearest(self, h: Float[Tensor, "*B D"]) -> Int[Tensor, "*B"]:
-        """argmin_k ||h - e_k||^2."""
+    def nearest(self, h: Float[Tensor, "*B D"], cardinalities: Sequence[int] | None = None) -> Int[Tensor, "*B"]:
+        """argmin_k ||h - e_k||^2; with the cardinalities of N sites, for h ``(*B, N, D)``, site i chooses among its own codes k < K_i."""
         with torch.no_grad():
-            return squared_distances(h, self.weight).argmin(-1)
+            distances = squared_distances(h, self.weight)
+            if cardinalities is not None and min(cardinalities) < self.codes:
+                exists = torch.arange(self.codes, device=h.device) < torch.tensor(cardinalities, device=h.device).unsqueeze(-1)
+                distances = distances.masked_fill(~exists, math.inf)
+            return distances.argmin(-1)
 
     def statistics(self, h: Float[Tensor, "B N D"], z: Int[Tensor, "B N"], index: Int[Tensor, " B"]) -> dict[str, Tensor]:
         """What ``update`` needs of this batch: a row for each count, sum or candidate. ``index`` is each datum's position in its set."""

@@ -76,7 +76,7 @@ def test_commands_exist(document: Path) -> None:
             for module in re.findall(r"python3? -m (experiments[\w.]*)", block.source):
                 path = ROOT / module.replace(".", "/")
                 assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"line {block.line}: there is no module {module}"
-            for command in re.findall(r"^\s*make\b(.*?)(?:#|&&|;|$)", block.source, flags=re.MULTILINE):
+            for command in re.findall(r"(?:^|&&|;)\s*make\b(.*?)(?=#|&&|;|$)", block.source, flags=re.MULTILINE):
                 missing = {word for word in command.split() if "=" not in word} - targets
                 assert not missing, f"line {block.line}: the Makefile has no target {', '.join(missing)}"
 

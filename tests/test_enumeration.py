@@ -29,7 +29,8 @@ def test_the_table_has_the_gradient_of_brute_force():
     model, x = tiny_model(learned_prior=True), tiny_images()
     parameters = [p for p in model.parameters() if p.requires_grad]
     gradients = [
-        torch.autograd.grad(table.logsumexp(-1).sum(), parameters, materialize_grads=True) for table in (log_joint_table(model, x), brute_force_log_joint(model, x))
+        torch.autograd.grad(table.logsumexp(-1).sum(), parameters, materialize_grads=True)
+        for table in (log_joint_table(model, x), brute_force_log_joint(model, x))
     ]
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)

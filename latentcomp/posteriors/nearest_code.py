@@ -21,4 +21,4 @@ class NearestCode(Posterior):
     def forward(self, model: LatentVariableModel, x: Tensor, c: Tensor | None = None) -> PointCodes:
         """The point mass, which also carries h for the learner."""
         h = sites_of(self.encoder(x), model, model.codebook.weight.shape[-1], "vectors h in the codebook's space")
-        return PointCodes(model.codebook.nearest(h), model.cardinalities, h)
+        return PointCodes(model.codebook.nearest(h, model.cardinalities), model.cardinalities, h)

@@ -54,6 +54,7 @@ def meta() -> dict[str, Any]:
         "seeds": list(range(SEEDS)),
         "hardware": "2 CPU cores, x86_64; torch 2.11.0, Python 3.11.2",
         "minutes": 7.4,
+        "runs_made": 54,
         "table": spec(),
     }
 

@@ -57,7 +57,8 @@ CODEBOOKS: dict[str, Callable[[int, int], Codebook]] = {
     "vq_ema_restart": partial(EMACodebook, restart=4.0, decay=0.8),
 }
 LEARNED_PRIOR = {"em_soft", "vq_gradient", "reweighted_wake_sleep", "gflownet_log_variance"}
-X = tiny_images(40).unique(dim=0)[::3][:12]  # all different
+X = tiny_images(60).unique(dim=0)[::3][:12]  # all different
+assert len(X) == 12
 
 
 def made(name: str, seed: int = 3) -> tuple[LatentVariableModel, Learner]:

@@ -1,0 +1,79 @@
+"""From a results folder into the repository: ``python -m experiments.publish FOLDER [README.md]``.
+
+Writes docs/results/NAME.md (the table, how it was made, the tuning), its figures and a compact results file beside it; and where a file is named, puts
+the table between its marks ``<!-- table NAME -->`` and ``<!-- end -->``. No figure in the documentation is typed by hand.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from experiments import figures, settings, tables, tune
+from experiments.results import write_json
+
+DOCS = Path(__file__).parent.parent / "docs" / "results"
+MARKS = "<!-- table {name} -->\n{table}\n<!-- end -->"
+
+
+def compact(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records without their configurations, which the repository holds already."""
+    return [{key: value for key, value in record.items() if key != "config"} for record in records]
+
+
+def page(records: list[dict[str, Any]], meta: dict[str, Any]) -> str:
+    """docs/results/NAME.md."""
+    name, spec = meta["name"], meta["table"]
+    made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
+    parts = [f"# {spec['title']}", tables.markdown(records, spec), f"Made by `{meta['command']}` on {made}"]
+    parts += [f"![{file.stem}]({file.parent.name}/{file.name})" for file in sorted((DOCS / name).glob("*.png"))]
+    return "\n\n".join([*parts, *_tuning(name, spec)]) + "\n"
+
+
+def _tuning(name: str, spec: dict[str, Any]) -> list[str]:
+    if "tuning" not in spec:
+        return []
+    trials = json.loads(tune.trials_file(name).read_text())
+    rows = []
+    for row in spec["rows"]:
+        winner = tune.best(trials, row)
+        values = [t["val_nll_fitted_prior"] for t in trials if t["row"] == row]
+        rows.append([spec["labels"][row], *(s.split("=")[1] for s in winner["setting"]), winner["val_nll_fitted_prior"], max(values), len(values)])
+    names = [key.split(".")[-1] for key in spec["tuning"]["grid"]]
+    grid = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in spec["tuning"]["grid"].items())
+    return [
+        "## Tuning",
+        f"Every row was tried with every setting of the same grid ({grid}) on seed {spec['tuning']['seed']}, which the table does not report, and judged by "
+        f"the exact NLL of the validation images under the fitted prior. All trials: `experiments/conf/tuning/{name}.json`.",
+        tabulate(rows, ["row", *names, "best validation NLL", "worst", "trials"], "github", floatfmt=("", "", "", ".2f", ".2f", "d")),
+    ]
+
+
+def publish(folder: Path, readme: Path | None = None) -> None:
+    """Writes the page, the figures, the results, and the marked block of ``readme``."""
+    records, meta = json.loads((folder / "results.json").read_text()), json.loads((folder / "meta.json").read_text())
+    name, spec = meta["name"], meta["table"]
+    (DOCS / name).mkdir(parents=True, exist_ok=True)
+    for stem, picture in figures.published(folder).items():
+        (DOCS / name / f"{stem}.png").write_bytes(picture)
+    write_json(DOCS / f"{name}.json", {"meta": {key: value for key, value in meta.items() if key != "table"}, "records": compact(records)})
+    (DOCS / f"{name}.md").write_text(page(records, meta))
+    if readme is not None:
+        readme.write_text(marked(readme.read_text(), name, tables.markdown(records, spec)))
+
+
+def marked(text: str, name: str, table: str) -> str:
+    """The text with the table between its marks."""
+    pattern = re.compile(MARKS.format(name=re.escape(name), table=".*?"), re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"error: there is no block {MARKS.format(name=name, table='...')!r} to put the table into")
+    return pattern.sub(lambda _: MARKS.format(name=name, table=f"\n{table.strip()}\n"), text)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        raise SystemExit(f"{__doc__}\nTables: {', '.join(settings.tables())}")
+    publish(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else None)

@@ -1,0 +1,165 @@
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from experiments import tables
+from experiments.cells import Cell, Values, table
+from latentcomp.statistics import interval, paired_interval, separated
+from tests.experiments import synthetic
+
+RECORDS, SPEC, META = synthetic.records(), synthetic.spec(), synthetic.meta()
+
+
+def of(row: str, metric: str) -> list[float]:
+    return [record["value"] for record in RECORDS if (record["row"], record["metric"]) == (row, metric)]
+
+
+def cells(column: str, records=RECORDS, spec=SPEC) -> dict[str, Cell]:
+    words = table(records, spec)
+    place = [str(heading) for heading in words.headings].index(column)
+    return {row: line[place] for row, line in zip(spec["rows"], words.cells, strict=True)}
+
+
+def rows(markdown: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if line.startswith("| ")]
+
+
+def test_a_cell_is_the_mean_and_half_of_its_interval() -> None:
+    mean = interval(of("wake_sleep", "exact_nll"))
+    assert cells("NLL, fitted prior (nats) ↓")["wake_sleep"][:2] == (f"{mean.mean:.2f}", f"{mean.half_width:.2f}")
+
+
+def test_the_last_column_is_the_paired_difference_to_the_reference() -> None:
+    column = cells("Difference to GFlowNet-EM (nats)")
+    difference = paired_interval(of("exact_em", "exact_nll"), of("gflownet_em", "exact_nll"))
+    assert column["exact_em"][:2] == (f"{difference.mean:+.2f}".replace("-", "−"), f"{difference.half_width:.2f}")
+    assert column["gflownet_em"] == Cell("–")
+
+
+def test_only_what_a_corrected_paired_test_does_not_separate_is_best() -> None:
+    best = separated({row: of(row, "exact_nll") for row in synthetic.ROWS})
+    assert {row for row, cell in cells("NLL, fitted prior (nats) ↓").items() if cell.best} == best
+    assert 1 <= len(best) < len(synthetic.ROWS)
+    assert not any(cell.best for cell in cells("Perplexity (codes)").values())
+
+
+def test_higher_may_be_better() -> None:
+    spec = SPEC | {"headings": SPEC["headings"] | {"perplexity": synthetic.heading("Perplexity", "codes", False)}}
+    best = separated({row: of(row, "perplexity") for row in synthetic.ROWS}, lower_is_better=False)
+    assert {row for row, cell in cells("Perplexity (codes) ↑", spec=spec).items() if cell.best} == best
+
+
+def test_an_infinite_value_is_never_best_and_says_why() -> None:
+    words = table(RECORDS, SPEC)
+    column = cells("KL(p‖q) (nats) ↓")
+    assert words.footnotes == [synthetic.REASON]
+    assert {row for row, cell in column.items() if cell == Cell("∞", note=1)} == set(synthetic.POINTS)
+    assert column["exact_em"].best
+
+
+def test_one_infinite_seed_makes_the_mean_infinite_and_other_reasons_are_no_infinity() -> None:
+    records = [dict(record) for record in RECORDS]
+    for record in records:
+        if (record["metric"], record["seed"], record["row"]) == ("own_bound", 3, "reinforce"):
+            record |= {"value": None, "reason": synthetic.REASON}
+        if (record["metric"], record["row"]) == ("own_bound", "vq_ema"):
+            record |= {"value": None, "reason": "not defined for an energy"}
+    assert cells("Own bound (nats) ↓", records)["reinforce"].value == "∞"
+    assert cells("Own bound (nats) ↓", records)["vq_ema"] == Cell("–", note=2)
+
+
+def test_a_single_seed_has_no_interval_and_no_best() -> None:
+    records = synthetic.records(seeds=1)
+    text = tables.markdown(records, SPEC)
+    assert "±" not in text
+    assert "**" not in text.split("\n\n")[1]
+    assert "single seed" in text
+
+
+def test_rows_are_compared_over_the_seeds_they_share() -> None:
+    records = [record for record in RECORDS if (record["row"], record["seed"]) not in {("exact_em", 0), ("gflownet_em", 5)}]
+    difference = Values(records).difference("exact_em", "gflownet_em", "exact_nll")
+    assert difference == paired_interval(of("exact_em", "exact_nll")[1:5], of("gflownet_em", "exact_nll")[1:5])
+    assert table(records, SPEC).labels == list(synthetic.LABELS)
+
+
+def test_a_row_without_records_is_empty() -> None:
+    assert cells("Own bound (nats) ↓", synthetic.records(rows=("gflownet_em", "vq_ema")))["exact_em"] == Cell("–")
+
+
+def test_expected_values_have_a_column_and_their_source() -> None:
+    records = [record | ({"expected": 24.3, "source": "Table 2 of the paper"} if record["row"] == "exact_em" else {}) for record in RECORDS]
+    records = [record | {"expected": record["expected"] if record["metric"] == "exact_nll" else None} for record in records]
+    column = cells("NLL, fitted prior, expected (nats)", records)
+    assert (column["exact_em"].value, column["vq_ema"].value) == ("24.30", "–")
+    assert "Expected: Table 2 of the paper." in tables.markdown(records, SPEC)
+    assert "expected" not in tables.markdown(RECORDS, SPEC)
+
+
+def test_numbers_have_thousands_a_true_minus_and_no_negative_zero() -> None:
+    assert cells("Decoded (images)")["exact_em"] == Cell("245,760,000")
+    twins = [record | {"value": -0.001 * record["seed"]} for record in synthetic.records(rows=("exact_em",))]
+    assert "−0.00" not in tables.markdown(twins, SPEC | {"rows": ["exact_em"]})
+
+
+def test_the_markdown_is_one_rectangle_with_a_caption() -> None:
+    text = tables.markdown(RECORDS, SPEC, META)
+    assert {len(line) for line in rows(text)} == {9}
+    assert [line[0] for line in rows(text)][-9:] == list(synthetic.LABELS)
+    for words in ("6 seeds", SPEC["interval"], "Holm", "Budget cpu, latentcomp 0.1.0", f"¹ {synthetic.REASON}", "∞¹"):
+        assert words in text
+
+
+NASTY = r"100% of A_B & C#1 {x}~^ \cmd <$5> α ‖ ⌊y⌋"
+
+
+@pytest.fixture(params=["plain", "nasty"])
+def latex(request: pytest.FixtureRequest) -> str:
+    if request.param == "plain":
+        return tables.latex(RECORDS, SPEC, META)
+    spec = SPEC | {"title": NASTY, "note": NASTY, "labels": dict.fromkeys(synthetic.ROWS, NASTY)}
+    records = [record | {"reason": f"infinite: {NASTY}"} for record in RECORDS]
+    return tables.latex(records, spec | {"headings": SPEC["headings"] | {"own_bound": synthetic.heading(NASTY, NASTY, True)}}, META)
+
+
+def test_latex_is_balanced_and_escaped(latex: str) -> None:
+    text = "\n".join(line for line in latex.splitlines() if not line.startswith("%"))
+    text = re.sub(r"\\[\\%_&#${}~^]", "", text)  # what is escaped is no matter
+    depth = [text[: place + 1].count("{") - text[: place + 1].count("}") for place in range(len(text))]
+    assert min(depth) >= 0
+    assert depth[-1] == 0
+    assert text.count("$") % 2 == 0
+    outside = re.sub(r"\$[^$]*\$", "", text)
+    assert not re.search(r"[%#~^]", outside)
+    assert "_" not in outside
+    assert text.isascii()
+    assert re.findall(r"\\begin{(\w+)}", text) == re.findall(r"\\end{(\w+)}", text)[::-1] == ["table", "tabular"]
+
+
+def test_latex_rows_have_as_many_cells_as_columns(latex: str) -> None:
+    columns = re.search(r"begin{tabular}{@{}(\w+)@{}}", latex)
+    assert columns is not None
+    body = latex[latex.index(r"\toprule") : latex.index(r"\bottomrule")]
+    lines = [line for line in body.splitlines() if "&" in line]
+    assert len(lines) == 1 + len(synthetic.ROWS)
+    assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(columns[1])}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+def test_latex_compiles(latex: str, tmp_path: Path) -> None:
+    (tmp_path / "paper.tex").write_text(rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{latex}\end{{document}}")
+    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_write_leaves_both_files(tmp_path: Path) -> None:
+    folder = synthetic.write(tmp_path / "digits", rows=(), seeds=0)
+    (folder / "results.json").write_text(json.dumps(RECORDS))
+    (folder / "meta.json").write_text(json.dumps(META))
+    tables.write(folder)
+    assert (folder / "table.md").read_text() == tables.markdown(RECORDS, SPEC, META)
+    assert (folder / "table.tex").read_text() == tables.latex(RECORDS, SPEC, META)

@@ -1,0 +1,142 @@
+"""Every row composes and runs; the command line says what exists; a table resumes, and refuses another version's folder."""
+
+import json
+
+import pytest
+
+from experiments import settings, tune
+from experiments.execute import build, execute, plain
+from experiments.reproduce import parsed, reproduce
+from experiments.results import Folder, OtherVersion
+from hydra.utils import get_method
+
+ROWS = [(table, row) for table in settings.tables() for row in settings.table(table)["rows"]]
+TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2")
+
+
+@pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: str(value))
+def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch):
+    monkeypatch.setattr("experiments.amortisation.frozen_model", lambda seed, budget: build(settings.row("digits", "gflownet_em", "smoke", seed))[1])
+    config = settings.row(table, row, "smoke", 0, TINY)
+    steps = []
+    records, pictures = get_method(config.procedure)(config, row, steps.append)
+    values = {record["metric"]: record["value"] for record in records}
+    assert steps == [1, 2]
+    assert {record["row"] for record in records} == {row}
+    assert values["own_bound"] - values["exact_nll"] == pytest.approx(values["kl_q_p"], abs=1e-6)
+    assert len(pictures["curve"]) == 2
+    json.dumps(records, allow_nan=False)
+
+
+@pytest.mark.parametrize("table", settings.tables())
+def test_a_table_s_words_fit_its_rows_and_columns(table):
+    spec = settings.table(table)
+    assert set(spec["labels"]) == set(spec["rows"])
+    assert set(spec["headings"]) == set(spec["columns"])
+    assert spec["headline"] in spec["columns"]
+    assert spec["reference"] in spec["rows"]
+    assert {"smoke", "cpu", "full"} <= set(settings.budgets(spec))
+
+
+def test_each_row_of_the_digits_stands_at_the_best_of_its_tuning_trials():
+    spec, trials = settings.table("digits"), json.loads(tune.trials_file("digits").read_text())
+    assert len(tune.grid(spec)) <= 9
+    assert spec["tuning"]["seed"] >= settings.row("digits", "exact_em", "full", 0).budget.seeds, "the tuning seed is not one that is reported"
+    for row in spec["rows"]:
+        assert sum(trial["row"] == row for trial in trials) == len(tune.grid(spec))
+        stands = settings.row("digits", row, "cpu", spec["tuning"]["seed"])
+        tuned = settings.row("digits", row, "cpu", spec["tuning"]["seed"], tune.best(trials, row)["setting"])
+        assert plain(stands) == plain(tuned), f"{row} does not stand at {tune.best(trials, row)['setting']}"
+
+
+def test_one_backbone():
+    def backbone(row):
+        config = plain(settings.row("digits", row, "cpu", 0))
+        codebook = {key: value for key, value in config["model"]["codebook"].items() if key in ("codes", "width")}
+        return config["model"] | {"codebook": codebook}, config["trunk"], config["data"], config["budget"]
+
+    rows = settings.table("digits")["rows"]
+    assert all(backbone(row) == backbone(rows[0]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digit"], "Did you mean digits"),
+        (["digits", "budget=huge"], "Known: cpu, full, smoke"),
+        (["digits", "seeds=none"], "whole number"),
+        (["digits", "quickly"], "write key=value"),
+        ([], "Tables:"),
+    ],
+)
+def test_the_command_line_lists_what_exists(arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        parsed(arguments)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("experiment=digits/exact", "Known: .*digits/exact_em"),
+        ("learner=gflow", "Known: .*gflownet_em"),
+        ("optimizer.rate=1", "optimizer.lr"),
+        ("sitez=4", "Did you mean sites"),
+    ],
+)
+def test_an_unknown_override_lists_the_known_ones(override, message):
+    with pytest.raises(SystemExit, match=message):
+        settings.composed([override])
+
+
+@pytest.fixture
+def small_table(monkeypatch):
+    """The digits table with one row."""
+    spec = settings.table("digits") | {"rows": ["vq_ema"], "reference": "vq_ema"}
+    monkeypatch.setattr(settings, "table", lambda name: spec)
+
+
+@pytest.mark.usefixtures("small_table")
+def test_a_table_is_written_and_resumes(tmp_path, monkeypatch):
+    request = parsed(["digits", "budget=smoke", "seeds=2", f"outputs={tmp_path}", *TINY])
+    folder = reproduce(request)
+    assert folder == tmp_path / "reproduce" / "digits-smoke"
+    records = json.loads((folder / "results.json").read_text())
+    assert {record["seed"] for record in records} == {0, 1}
+    assert {"row", "seed", "metric", "value", "unit", "stderr", "expected", "source", "seconds", "config"} <= records[0].keys()
+    infinite = [record for record in records if record["metric"] == "kl_p_q"]
+    assert all(record["value"] is None and "infinite" in record["reason"] for record in infinite)
+    assert all((folder / name).stat().st_size for name in ("meta.json", "table.md", "table.tex", "report.html"))
+
+    (folder / "runs" / "vq_ema-1.json").unlink()  # as if interrupted before the second run had ended
+    kept = (folder / "runs" / "vq_ema-0.json").stat().st_mtime_ns
+    reproduce(request)
+    assert (folder / "runs" / "vq_ema-0.json").stat().st_mtime_ns == kept
+    again = json.loads((folder / "results.json").read_text())
+    timed = ("seconds", "decoder_evaluations")
+    assert [r["value"] for r in again if r["metric"] not in timed] == [r["value"] for r in records if r["metric"] not in timed]
+    assert json.loads((folder / "meta.json").read_text())["runs_made"] == 1
+
+
+def test_a_folder_of_another_version_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "meta.json").write_text('{"version": "0.0.0"}')
+    with pytest.raises(OtherVersion, match=r"0\.0\.0.*outputs="):
+        Folder(tmp_path).open({})
+    assert (tmp_path / "meta.json").read_text() == '{"version": "0.0.0"}'
+
+
+@pytest.mark.usefixtures("small_table")
+def test_a_run_that_diverges_is_named_and_the_others_are_kept(tmp_path):
+    request = parsed(["digits", "budget=smoke", "seeds=1", f"outputs={tmp_path}", *TINY, "optimizer.lr=1e30"])
+    with pytest.raises(SystemExit, match=r"vq_ema, seed 0: NonFiniteLoss.*StraightThrough.*step"):
+        reproduce(request)
+
+
+def test_the_last_good_state_stays_on_disk(tmp_path):
+    config = settings.row("digits", "vq_ema", "smoke", 0, ("budget.updates=6", "budget.every=1", "budget.size=20", "budget.prior_updates=2"))
+    execute(config, "vq_ema", states=tmp_path / "last.pt")
+    good = (tmp_path / "last.pt").read_bytes()
+    config.optimizer.lr = 1e30
+    with pytest.raises(FloatingPointError, match="step 1"):
+        execute(config, "vq_ema", states=tmp_path / "other.pt")
+    assert good == (tmp_path / "last.pt").read_bytes()
+    assert (tmp_path / "other.pt").exists(), "the state after the one good step"
