@@ -55,7 +55,8 @@ class Values:
     def __init__(self, records: Records) -> None:
         self._values: dict[tuple[str, str], dict[int, float | None]] = {}
         for record in records:
-            self._values.setdefault((record["row"], record["metric"]), {})[record["seed"]] = record["value"]
+            value = None if record["value"] is None else float(record["value"])
+            self._values.setdefault((record["row"], record["metric"]), {})[record["seed"]] = value
 
     def finite(self, row: str, metric: str) -> dict[int, float]:
         """One value for each seed; none at all if one of them is null, for then there is no mean."""

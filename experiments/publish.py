@@ -12,7 +12,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from experiments import figures, settings, tables, tune
+from experiments import figures, report, settings, tables, tune
 from experiments.results import write_json
 
 DOCS = Path(__file__).parent.parent / "docs" / "results"
@@ -24,12 +24,13 @@ def compact(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key != "config"} for record in records]
 
 
-def page(records: list[dict[str, Any]], meta: dict[str, Any]) -> str:
-    """docs/results/NAME.md."""
+def page(results: tables.Results, pictures: dict[str, str]) -> str:
+    """docs/results/NAME.md; ``pictures`` are file names, by what they show."""
+    records, meta = results
     name, spec = meta["name"], meta["table"]
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
-    parts = [f"# {spec['title']}", tables.markdown(records, spec), f"Made by `{meta['command']}` on {made}"]
-    parts += [f"![{file.stem}]({file.parent.name}/{file.name})" for file in sorted((DOCS / name).glob("*.png"))]
+    parts = [f"# {spec['title']}", tables.markdown(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
+    parts += [f"![{shows}]({name}/{file})" for shows, file in pictures.items()]
     return "\n\n".join([*parts, *_tuning(name, spec)]) + "\n"
 
 
@@ -53,16 +54,36 @@ def _tuning(name: str, spec: dict[str, Any]) -> list[str]:
 
 
 def publish(folder: Path, readme: Path | None = None) -> None:
-    """Writes the page, the figures, the results, and the marked block of ``readme``."""
-    records, meta = json.loads((folder / "results.json").read_text()), json.loads((folder / "meta.json").read_text())
-    name, spec = meta["name"], meta["table"]
+    """Writes the page, the figures, the results, and the marked block of ``readme``.
+
+    Raises:
+        BrokenFolder: a file of the folder is missing or damaged.
+    """
+    results = tables.read(folder)
+    name, spec = results.meta["name"], results.meta["table"]
     (DOCS / name).mkdir(parents=True, exist_ok=True)
-    for stem, picture in figures.published(folder).items():
-        (DOCS / name / f"{stem}.png").write_bytes(picture)
-    write_json(DOCS / f"{name}.json", {"meta": {key: value for key, value in meta.items() if key != "table"}, "records": compact(records)})
-    (DOCS / f"{name}.md").write_text(page(records, meta))
+    pictures = {}
+    for shows, data in _pictures(folder, results).items():
+        form = "png" if data.startswith(b"\x89PNG") else "svg"
+        pictures[shows] = f"{shows.split(',')[0].lower().replace(' ', '_')}.{form}"
+        (DOCS / name / pictures[shows]).write_bytes(data)
+    meta = {key: value for key, value in results.meta.items() if key != "table"}
+    write_json(DOCS / f"{name}.json", {"meta": meta, "records": compact(results.records)})
+    (DOCS / f"{name}.md").write_text(page(results, pictures))
     if readme is not None:
-        readme.write_text(marked(readme.read_text(), name, tables.markdown(records, spec)))
+        readme.write_text(marked(readme.read_text(), name, tables.markdown(results.records, spec)))
+
+
+def _pictures(folder: Path, results: tables.Results) -> dict[str, bytes]:
+    """The figures that a page shows, by what they show."""
+    spec, runs = results.meta["table"], report.runs(folder, results)
+    found = {
+        "Summary, means and 95 % intervals over seeds": figures.summary(results.records, spec),
+        "Training curves, on validation images": figures.curves(runs, spec),
+        "Reconstructions": figures.reconstructions(runs, spec),
+        "Posteriors, exact and learned": figures.posteriors(runs, spec),
+    }
+    return {shows: data for shows, data in found.items() if data is not None}
 
 
 def marked(text: str, name: str, table: str) -> str:

@@ -51,13 +51,13 @@ def budgets(spec: dict[str, Any]) -> list[str]:
 
 
 def row(table_name: str, name: str, budget: str, seed: int, overrides: Sequence[str] = ()) -> DictConfig:
-    """The whole configuration of one run.
+    """The whole configuration of one run. The rows of a table are files of its own folder under experiment/, or of another table's (``experiments``).
 
     Raises:
         UnknownName: an override names a setting that does not exist; lists those that do.
     """
     spec = table(table_name)
-    return composed([f"experiment={table_name}/{name}", f"budget={spec['budgets']}/{budget}", f"seed={seed}", *overrides])
+    return composed([f"experiment={spec.get('experiments', table_name)}/{name}", f"budget={spec['budgets']}/{budget}", f"seed={seed}", *overrides])
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

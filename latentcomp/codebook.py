@@ -60,7 +60,7 @@ class Codebook(nn.Module):
         return len(self.weight)
 
     def forward(self, z: Int[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
-        """E = E[z].
+        """e = E[z].
 
         Raises:
             ValueError: a code lies outside 0..K-1 (on an accelerator, where looking would stall it, the device's own assertion says so instead).

@@ -120,6 +120,9 @@ def test_restart_moves_dead_codes_alone_and_onto_encoder_outputs(kind):
     assert not torch.equal(codebook.weight[2], codebook.weight[3])
     assert 0.99 ** (step + 1) * 2 < 1 <= 0.99**step * 2  # the count starts at twice the threshold and decays
     torch.testing.assert_close(codebook.usage[2:], torch.ones(2, dtype=torch.float64))
+    moved_to = codebook.weight[2:].clone()
+    codebook.update(codebook.statistics(h, z, torch.arange(B)), 0, step + 1)
+    torch.testing.assert_close(codebook.weight[2:], moved_to)  # and there they stay
 
 
 @pytest.mark.parametrize("seeds", [((0, 0), (1, 0)), ((0, 0), (0, 1))], ids=["seed", "step"])

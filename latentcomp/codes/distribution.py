@@ -106,7 +106,7 @@ def checked_exploration(epsilon: float, temperature: float) -> None:
 def flattened(logits: Float[Tensor, "*rows K"], epsilon: float, temperature: float) -> Float[Tensor, "*rows K"]:
     """log((1 - epsilon) softmax(logits / temperature) + epsilon / K), in float32 or better; codes with a logit of -inf do not exist and stay so."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    log_p = (logits / temperature).log_softmax(-1)
+    log_p = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
     if epsilon == 0:
         return log_p
     missing = logits == -math.inf

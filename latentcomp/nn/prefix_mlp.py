@@ -70,8 +70,10 @@ class PrefixMLP(SequenceNetwork[PrefixSum]):
         """Logits of all sites in one pass."""
         shared = self._read(context)
         hidden = self._features(self._sums(z)[..., :-1, :], None if shared is None else shared.unsqueeze(-2))
-        logits = torch.einsum("...nf,nfk->...nk", hidden, self.head) + self.head_bias
-        return logits.masked_fill(self._missing, float("-inf"))
+        return torch.einsum("...nf,nfk->...nk", hidden, self.head) + self._bias()
+
+    def _bias(self) -> Float[Tensor, "N K"]:
+        return self.head_bias.masked_fill(self._missing, float("-inf"))
 
     def start(self, rows: int, context: Float[Tensor, "B H"] | None = None) -> PrefixSum:
         """An empty sum for each row; the context enters once."""
@@ -84,5 +86,4 @@ class PrefixMLP(SequenceNetwork[PrefixSum]):
         """The chosen code's row joins the sum; the head of the next site reads it."""
         if z is not None:
             cache.total = cache.total + self.rows[site - 1, z]
-        logits = self._features(cache.total, cache.shared) @ self.head[site] + self.head_bias[site]
-        return logits.masked_fill(self._missing[site], float("-inf"))
+        return self._features(cache.total, cache.shared) @ self.head[site] + self._bias()[site]

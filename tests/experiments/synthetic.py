@@ -1,6 +1,7 @@
 """A results folder made up of plausible numbers: nine rows, six seeds, four sites of eight codes, 8x8 images."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,14 @@ def records(rows: tuple[str, ...] = ROWS, seeds: int = SEEDS) -> list[dict[str, 
     ]
 
 
+@cache
+def some_digits() -> Tensor:
+    return torch.tensor(load_digits().images[:24] / 16, dtype=torch.float32)[:, None]
+
+
 def pictures(row: str, seed: int) -> dict[str, Any]:
     noise = torch.Generator().manual_seed(100 * ROWS.index(row) + seed)
-    digits = torch.tensor(load_digits().images[:24] / 16, dtype=torch.float32)[:, None]
+    digits = some_digits()
     blurred = interpolate(avg_pool2d(digits, 2), scale_factor=2)
     steps = range(50, 601, 50)
     final = values(row, seed)["val_nll"]

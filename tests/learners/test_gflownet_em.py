@@ -28,9 +28,9 @@ def amortised(features: int = FEATURES) -> TrajectoryBalance:
 
 @KINDS
 def test_log_variance_on_policy_is_twice_the_kl(kind):
-    model, learner = tiny_model(), GFlowNetEM(posterior(kind), LogVariance(), Given(2))
+    model, learner, x = tiny_model(), GFlowNetEM(posterior(kind), LogVariance(), Given(2)), X[:1]
     phi = list(learner.parameters())
-    torch.testing.assert_close(expected_gradient(learner, model, X, phi), 2 * gradient(kl(model, learner.posterior, X), phi))
+    torch.testing.assert_close(expected_gradient(learner, model, x, phi), 2 * gradient(kl(model, learner.posterior, x), phi))
 
 
 @KINDS
@@ -81,7 +81,7 @@ def test_off_policy_the_gradient_is_that_of_the_documented_loss(objective):
     loss = (b * centred.square()).sum(-1).mean()
     phi = list(learner.parameters())
     torch.testing.assert_close(expected_gradient(learner, model, X, phi), gradient(loss, phi))
-    assert (gradient(loss, phi) - 2 * gradient(kl(model, learner.posterior, X), phi)).norm() > 0.1  # which off-policy is not the KL's
+    assert (gradient(loss, phi) - 2 * gradient(kl(model, learner.posterior, X), phi)).norm() > 0.03  # which off-policy is not the KL's
 
 
 class LogZTable(AmortisedLogZ):
@@ -128,7 +128,7 @@ def test_off_policy_a_scalar_log_z_pushes_the_exact_posterior_away():
         p, b = log_q_table(q(model, X)).exp(), learner.behaviour.policy(q(model, X)).table().exp()
         torch.testing.assert_close(pushed, 2 * (a - log_px).unsqueeze(-1) * (b - p) / len(X), atol=1e-6, rtol=0)
         print(f"scalar log Z: gradient of norm {pushed.norm():.4f} at the exact posterior, behaviour (epsilon, temperature) = {exploration}")
-        assert (pushed.norm() > 0.05) == (exploration != (0.0, 1.0))
+        assert (pushed.norm() > 0.02) == (exploration != (0.0, 1.0))
 
 
 def test_a_scalar_log_z_is_refused_off_policy_and_for_a_threshold():

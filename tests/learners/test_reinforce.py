@@ -10,7 +10,7 @@ from latentcomp.phases.behaviour import Behaviour, OnPolicy
 from tests.learners.tuples import Given, expected_gradient, gradient, kl
 from tests.scenarios import posterior, tiny_images, tiny_model
 
-X = tiny_images(2)
+X = tiny_images(1)
 
 
 @pytest.mark.parametrize("kind", ["factorised", "softmax_distance", "prefix_mlp", "transformer"])

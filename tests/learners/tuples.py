@@ -1,7 +1,7 @@
 """Expected gradients without sampling: every tuple of codes, weighed by its probability."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import product
+from itertools import islice, product
 from math import prod
 
 import torch
@@ -54,7 +54,7 @@ def expected_gradient(learner: Alternating, model: LatentVariableModel, x: Tenso
 
     def estimate(image: Tensor, z: Tensor) -> Tensor:
         learner.behaviour.codes = z
-        return gradient(list(learner.losses(model, Batch(image)))[update].value, wanted)
+        return gradient(next(islice(learner.losses(model, Batch(image)), update, None)).value, wanted)
 
     return expectation(x, lambda image: learner.behaviour.policy(learner.posterior(model, image)), learner.behaviour.samples, estimate)
 
