@@ -32,9 +32,7 @@ def frozen_model(seed: int, budget: str) -> LatentVariableModel:
     return model.requires_grad_(False)
 
 
-def execute(
-    config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains a policy on the frozen model, keeps the state of the best validation KL, and judges it on the test images."""
     model = frozen_model(config.seed, "smoke" if config.budget.updates < 100 else "cpu")
     torch.manual_seed(config.seed)

@@ -6,7 +6,7 @@ encoder outputs that were assigned to them (van den Oord et al., 2017, appendix 
     n_k <- decay n_k + (1 - decay) |{h : z(h) = k}|,   m_k <- decay m_k + (1 - decay) sum_{h : z(h) = k} h,   e_k <- m_k / n_k.
 
 Either may restart dead codes: a code whose running count falls below a threshold moves onto an encoder output of the current batch
-(Dhariwal et al., 2020, "Jukebox", section 3.1).
+(Dhariwal et al., 2020, "Jukebox").
 
 What a step assigned leaves the learner as ``statistics``, tensors of rows. The loop puts the rows of all micro-batches below each other and hands them to
 ``update`` once a step, so that the split of a batch changes nothing.
@@ -42,6 +42,7 @@ class Codebook(nn.Module):
     """
 
     decay = 0.99
+    averages = False  # whether its vectors learn from statistics alone
     weight: Tensor
     usage: Tensor
 
@@ -122,6 +123,7 @@ class EMACodebook(Codebook):
         decay: of the running counts and sums.
     """
 
+    averages = True
     counts: Tensor
     sums: Tensor
 

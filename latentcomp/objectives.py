@@ -21,7 +21,7 @@ def _weights(log_w: Float[Tensor, "S B"]) -> Float[Tensor, "S B"]:
 
 
 def trajectory_balance_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_z: Float[Tensor, "B"] | Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """mean (log Z(x) + log q(z|x) - log p(x, z))^2, with a gradient in log q and log Z (Malkin et al., 2022, eq. 14; P_B = 1).
+    """mean (log Z(x) + log q(z|x) - log p(x, z))^2, with a gradient in log q and log Z (Malkin et al., 2022; P_B = 1).
 
     Zero at q = p(z|x) and log Z(x) = log p(x), whatever drew z. One scalar log Z over different x is unbiased on-policy only.
     """
@@ -51,7 +51,7 @@ def leave_one_out_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S 
 def wake_phi_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
     """-mean_B sum_s w_s log q(z_s|x), w_s ~ p(x, z_s) / b(z_s|x) normalised for each datum, with a gradient in log q.
 
-    The cross-entropy from a self-normalised estimate of p(z|x) (Bornschein and Bengio, 2015, eq. 11): biased for finite S, consistent.
+    The cross-entropy from a self-normalised estimate of p(z|x) (Bornschein and Bengio, 2015): biased for finite S, consistent.
     """
     return -(_weights(log_joint - log_b) * log_q).sum(0).mean()
 

@@ -1,6 +1,7 @@
 """Intervals and tests over seeds: paired t, corrected for the number of rows by Holm's method.
 
-Two rows are compared seed by seed, since a seed turns the data's fold and the initial weights for both alike: the differences vary less than the values.
+Two rows are compared seed by seed, since what a seed turns (initial weights and noise, in experiments also the data's fold) it turns for both alike: the
+differences vary less than the values.
 """
 
 from collections.abc import Mapping, Sequence

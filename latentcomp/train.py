@@ -41,10 +41,12 @@ def fit(
 
     Raises:
         NonFiniteLoss: names the step, the learner and the term; parameters and state are those of the last good update.
-        ValueError: a parameter that no optimiser holds, or data the model cannot explain (looked at in the first batch).
+        ValueError: a parameter that no optimiser holds, a codebook that this learner does not teach, or data the model cannot explain (the first
+            batch is looked at).
     """
     optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
     _check_optimizers(model, learner, optimizers)
+    _check_codebook(model, learner)
     first = True
     for batch in batches:
         if first:
@@ -102,3 +104,11 @@ def _check_optimizers(model: LatentVariableModel, learner: Learner, optimizers: 
     missing = [name for name, p in named if p.requires_grad and id(p) not in held]
     if missing:
         raise ValueError(f"no optimiser holds {', '.join(missing)}: add them to one, or freeze them with requires_grad_(False)")
+
+
+def _check_codebook(model: LatentVariableModel, learner: Learner) -> None:
+    if model.codebook.averages and not learner.feeds_codebook:
+        raise ValueError(
+            f"{type(model.codebook).__name__} learns from the codes that vector quantisation assigns, and {type(learner).__name__} assigns none, so it would "
+            "never learn: give the model a Codebook, which learns by gradient"
+        )

@@ -38,7 +38,7 @@ def test_the_table_has_the_gradient_of_brute_force():
 
 
 def test_a_condition_enters_the_table_of_its_row():
-    model, x, c = tiny_model(), tiny_images(3), torch.tensor([0, 1, 0])
+    model, x, c = tiny_model(), tiny_images(3), torch.tensor([0, 1, 1])
     model.prior = Autoregressive(PrefixMLP((3, 3), 5, 8), nn.Embedding(2, 5)).double()
     table, codes = log_joint_table(model, x, c), all_codes((3, 3))
     for b in range(3):

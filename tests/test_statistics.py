@@ -59,6 +59,13 @@ def test_separated_keeps_the_best_and_what_is_not_worse():
     assert separated(shifted(0.0, 5.0, 9.0), lower_is_better=False) == {"row 2"}
 
 
+def test_two_rows_are_separated_at_the_p_value_of_scipy():
+    values = shifted(0.0, 0.1)
+    p = scipy.stats.ttest_rel(*values.values()).pvalue
+    assert separated(values, level=p * 1.001) == {"row 0"}
+    assert separated(values, level=p * 0.999) == {"row 0", "row 1"}
+
+
 def test_holm_steps_down_by_hand():
     """Ordered p-values are held against 0.05 / m, 0.05 / (m - 1), ..., and after the first that fails none is separated."""
     rng = np.random.default_rng(3)

@@ -113,8 +113,8 @@ def flattened(logits: Float[Tensor, "*rows K"], epsilon: float, temperature: flo
     log_uniform = -(~missing).sum(-1, keepdim=True).to(log_p.dtype).log().expand_as(log_p)
     if epsilon == 1:
         return log_uniform.masked_fill(missing, -math.inf)
-    kept = log_p.masked_fill(missing, 0.0) + math.log1p(-epsilon)  # not -inf, since logaddexp(-inf, -inf) has the gradient nan
-    return torch.logaddexp(kept, log_uniform + math.log(epsilon)).masked_fill(missing, -math.inf)
+    # -inf comes last: logaddexp of -inf and -inf would have the gradient nan
+    return torch.logaddexp(log_p + math.log1p(-epsilon), log_uniform + math.log(epsilon)).masked_fill(missing, -math.inf)
 
 
 def inverse_cdf(log_p: Float[Tensor, "*rows K"], u: Float[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:

@@ -15,9 +15,15 @@ from latentcomp.statistics import interval, separated
 
 
 class Comparison(NamedTuple):
-    """The numbers of all learners, one record for each row, seed and metric; printing it gives the table."""
+    """The numbers of all learners, one record for each row, seed and metric; printing it gives the table.
+
+    Attributes:
+        records: row, seed, metric, value, unit, stderr (over test images), reason (of a value that is None).
+        turned: what a seed turns.
+    """
 
     records: list[dict[str, Any]]
+    turned: str
 
     def values(self, row: str, metric: str) -> list[float]:
         """One value for each seed."""
@@ -30,7 +36,10 @@ class Comparison(NamedTuple):
         shown = [m for m in dict.fromkeys(r["metric"] for r in self.records) if m in _SHOWN]
         table = [[row] + [self._cell(row, metric) for metric in shown] for row in rows]
         seeds = len({r["seed"] for r in self.records})
-        return tabulate(table, ["learner", *shown], "github") + f"\n\nmean ± half of the 95 % interval over {seeds} seed(s); * best, or not separated from it"
+        return (
+            tabulate(table, ["learner", *shown], "github")
+            + f"\n\nmean ± half of the 95 % interval over {seeds} seed(s); a seed turns {self.turned}; * best, or not separated from it"
+        )
 
     def _cell(self, row: str, metric: str) -> str:
         values = self.values(row, metric)
@@ -52,7 +61,7 @@ _SHOWN = (*_HEADLINES, "exact_nll_uniform_prior", "iw_nll_uniform_prior", "own_b
 def compare(
     model_factory: Callable[[], LatentVariableModel],
     learners: Mapping[str, Callable[[], Learner]],
-    data: Split,
+    data: Split | Callable[[int], Split],
     seeds: int = 3,
     budget: Budget = Budget(),  # noqa: B008 - an immutable tuple
     rate: float = 3e-3,
@@ -64,7 +73,7 @@ def compare(
     Args:
         model_factory: makes the model; called anew for each row and seed, with the same seed for every row.
         learners: makes each learner, by the name of its row.
-        data: training, validation and test images.
+        data: training, validation and test images; or a function of the seed that makes them, such as ``digits``, so that a seed also turns the fold.
         seeds: how many repetitions.
         budget: of training and judging, the same for every row.
         rate: the learning rate of Adam, for theta and phi.
@@ -85,12 +94,15 @@ def compare(
             )
     records = []
     for seed in range(seeds):
+        split = data(seed) if callable(data) else data
         for name, factory in learners.items():
             torch.manual_seed(seed)
             model, learner = model_factory(), factory()
             optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], rate, fused=True)
-            training = train(model, learner, data, optimizer, budget, seed)
-            measures = judge(model, learner, data, budget, seed, prior, proposal).measures
+            training = train(model, learner, split, optimizer, budget, seed)
+            measures = judge(model, learner, split, budget, seed, prior, proposal).measures
             measures |= {"decoder_evaluations": Measure(training.decoder_evaluations, "images"), "seconds": Measure(training.seconds, "s")}
             records += [{"row": name, "seed": seed, "metric": metric} | measure._asdict() for metric, measure in measures.items()]
-    return Comparison(records)
+    return Comparison(
+        records, "the data's fold, the initial weights and all noise" if callable(data) else "the initial weights and all noise (training randomness only)"
+    )

@@ -49,7 +49,7 @@ def log_px(
 
     Args:
         model: p(x, z).
-        proposal: q(z|x), best fitted to this frozen model (:func:`latentcomp.evaluate.proposal.fit_proposal`).
+        proposal: q(z|x), best fitted to this frozen model (:func:`latentcomp.evaluate.fitting.fit_proposal`).
         x: the images.
         c: their conditions, or None.
         samples: M.

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -133,7 +133,7 @@ def train(
     return Training(curve, best_step, model.decoder_evaluations - decoded, seconds)
 
 
-def _state(model: LatentVariableModel, learner: Learner) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _state(model: LatentVariableModel, learner: Learner) -> tuple[dict[str, Any], dict[str, Any]]:
     return copy.deepcopy(model.state_dict()), copy.deepcopy(learner.state_dict())
 
 

@@ -109,7 +109,7 @@ class Alternating(Learner):
         return Loss("M-step", loss, trainable(model), {"m_loss": loss.detach()})
 
     def both(self, model: LatentVariableModel, batch: Batch, noise: Noise) -> Loss:
-        """One update of theta and phi: the two losses have no parameter in common, so their sum does both."""
+        """One update of theta and phi, on the sum of the two losses. A posterior that borrows the model's codebook lets it hear both, as in the ELBO."""
         m = self.maximisation(model, batch, noise)
         e = list(self.e_step(model, batch, noise))
         value = m.value + sum(loss.value for loss in e)
@@ -119,7 +119,7 @@ class Alternating(Learner):
 
     def update(self, model: LatentVariableModel, statistics: dict[str, Tensor]) -> None:
         """The schedule learns what the step's loss was."""
-        self.schedule.update(statistics)
+        self.schedule.update(self.step, statistics)
         super().update(model, statistics)
 
 
@@ -128,6 +128,11 @@ def _check(objective: Objective, behaviour: Behaviour, schedule: Schedule) -> No
         raise ValueError(
             f"{type(objective).__name__} compares samples of one datum with each other, so it needs at least {objective.least_samples}; "
             f"the behaviour draws {behaviour.samples}: set samples={objective.least_samples} or more"
+        )
+    if schedule.reads_loss and not objective.comparable:
+        raise ValueError(
+            f"{type(schedule).__name__} compares the E-step's loss with a threshold, but {type(objective).__name__} is a surrogate whose value says nothing "
+            "about q, only its gradient does: use LogVariance, TrajectoryBalance with AmortisedLogZ, or a Period"
         )
     if objective.off_policy:
         return

@@ -47,9 +47,12 @@ class Learner(nn.Module, ABC):
         posterior: q(z|x); its parameters are part of phi, and evaluation judges it.
 
     Attributes:
+        feeds_codebook: whether its losses carry the statistics that a codebook of running means learns from.
         seed: of all noise.
         step: the number of steps made; with the seed and a datum's index it determines every draw.
     """
+
+    feeds_codebook = False
 
     def __init__(self, posterior: Posterior) -> None:
         super().__init__()

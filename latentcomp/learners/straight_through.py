@@ -31,6 +31,8 @@ class StraightThrough(Learner):
         commitment_weight: beta, of the term that moves the encoder (0.25 in the paper; the published VQGAN code exchanges the two).
     """
 
+    feeds_codebook = True
+
     def __init__(self, posterior: NearestCode, codebook_weight: float = 1.0, commitment_weight: float = 0.25) -> None:
         super().__init__(posterior)
         if not isinstance(posterior, NearestCode):

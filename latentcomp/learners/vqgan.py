@@ -28,6 +28,7 @@ class VQGAN(Learner):
         base = StraightThrough(learner) if isinstance(learner, NearestCode) else learner
         super().__init__(base.posterior)
         self.learner = base
+        self.feeds_codebook = base.feeds_codebook
 
     def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
         """The wrapped learner's updates."""

@@ -27,6 +27,9 @@ class WakeSleep(Alternating):
         schedule: when to do E-steps and M-steps.
         m_step: ``ImportanceWeighted(4)`` by default.
         sleep: ``Sleep()`` by default.
+
+    Raises:
+        ValueError: a schedule that reads the wake phase's loss, without a wake phase.
     """
 
     def __init__(
@@ -39,4 +42,6 @@ class WakeSleep(Alternating):
         sleep: Sleep | None = None,
     ) -> None:
         objective: Objective | None = wake
+        if wake is None and schedule is not None and schedule.reads_loss:
+            raise ValueError(f"{type(schedule).__name__} reads the loss of the wake phase, and there is none: pass wake=WakePhi(), or use a Period")
         super().__init__(posterior, objective, behaviour, schedule, m_step or ImportanceWeighted(4), sleep or Sleep())

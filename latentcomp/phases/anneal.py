@@ -14,7 +14,7 @@ class Constant(NamedTuple):
 
 
 class Exponential(NamedTuple):
-    """Geometrically from ``start`` to ``end`` within ``steps`` steps, then constant (Jang et al., 2017, section 4)."""
+    """Geometrically from ``start`` to ``end`` within ``steps`` steps, then constant (Jang et al., 2017)."""
 
     start: float = 1.0
     end: float = 0.5

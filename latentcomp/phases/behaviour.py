@@ -53,7 +53,7 @@ class OnPolicy(Behaviour):
 
 
 class Exploring(OnPolicy):
-    """z ~ q flattened: each conditional at a temperature, then mixed with the uniform distribution (Bengio et al., 2021, section 4).
+    """z ~ q flattened: each conditional at a temperature, then mixed with the uniform distribution (Bengio et al., 2021).
 
     Args:
         samples: S, how many for each datum.

@@ -19,11 +19,13 @@ class Objective(nn.Module, ABC):
     Attributes:
         least_samples: the smallest S it is defined for.
         off_policy: whether its optimum stays where it is when the behaviour policy is not q.
+        comparable: whether its value says how good q is, so that a threshold may read it.
         weighs: whether it weighs samples by the density of the behaviour policy, and so needs one.
     """
 
     least_samples = 1
     off_policy = True
+    comparable = True
     weighs = False
 
     @abstractmethod
@@ -95,6 +97,7 @@ class LeaveOneOut(Objective):
     """The score-function estimator of grad KL(q || p(z|x)), with the other samples as the baseline."""
 
     least_samples = 2
+    comparable = False
     weighs = True
 
     def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
@@ -105,6 +108,7 @@ class LeaveOneOut(Objective):
 class WakePhi(Objective):
     """Cross-entropy from importance-weighted samples: KL(p(z|x) || q) up to a constant, with a bias that S removes."""
 
+    least_samples = 2  # a single sample has the weight 1, whatever it is
     weighs = True
 
     def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:

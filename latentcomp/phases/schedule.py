@@ -25,8 +25,8 @@ class Schedule(nn.Module, ABC):
     def updates(self, step: int) -> Sequence[str]:
         """The updates of this step."""
 
-    def update(self, statistics: Mapping[str, Tensor]) -> None:
-        """Learns from the statistics of a whole step."""
+    def update(self, step: int, statistics: Mapping[str, Tensor]) -> None:
+        """Learns from the statistics of the whole step that was just made."""
 
 
 class EachBatch(Schedule):
@@ -60,12 +60,17 @@ class Period(Schedule):
         e_steps: the length of an E-phase.
         m_steps: the length of an M-phase.
         first: "E" or "M".
+
+    Raises:
+        ValueError: a length is negative, both are 0, or ``first`` is neither.
     """
 
     def __init__(self, e_steps: int = 1, m_steps: int = 1, first: str = E) -> None:
         super().__init__()
         if first not in (E, M):
             raise ValueError(f'first must be "E" or "M", got {first!r}')
+        if min(e_steps, m_steps) < 0 or e_steps + m_steps == 0:
+            raise ValueError(f"phases have a length of 0 or more, and not both of 0; got e_steps={e_steps}, m_steps={m_steps}")
         self.phases = (E,) * e_steps + (M,) * m_steps if first == E else (M,) * m_steps + (E,) * e_steps
 
     def updates(self, step: int) -> Sequence[str]:
@@ -96,12 +101,13 @@ class Threshold(Schedule):
         """M when the loss is low enough or patience is at its end, else E."""
         return (M,) if bool(self.average < self.threshold) or int(self.row) >= self.patience else (E,)
 
-    def update(self, statistics: Mapping[str, Tensor]) -> None:
+    def update(self, step: int, statistics: Mapping[str, Tensor]) -> None:
         """After an E-step the running mean moves; after an M-step a new row of E-steps begins, with a running mean of its own."""
-        if "e_loss" not in statistics:
+        if self.updates(step) == (M,):
             self.row.zero_()
             self.average.fill_(float("inf"))
             return
-        loss = statistics["e_loss"].mean()
-        self.average.copy_(torch.where(self.average.isinf(), loss, self.average.lerp(loss, 1 - self.decay)))
         self.row.add_(1)
+        if "e_loss" in statistics:
+            loss = statistics["e_loss"].mean().to(self.average.dtype)
+            self.average.copy_(torch.where(self.average.isinf(), loss, self.average.lerp(loss, 1 - self.decay)))

@@ -1,4 +1,4 @@
-"""Soft vector quantisation: codes are the more probable the nearer they lie (Takida et al., 2022, "SQ-VAE", eq. 8; Sonderby et al., 2017)."""
+"""Soft vector quantisation: codes are the more probable the nearer they lie (Takida et al., 2022, "SQ-VAE"; Sonderby et al., 2017)."""
 
 import math
 

@@ -8,12 +8,12 @@ from latentcomp.learners.alternating import Alternating
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.phases.behaviour import OnPolicy
 from latentcomp.phases.e_step import LeaveOneOut, LogVariance
-from latentcomp.phases.m_step import Sampled
+from latentcomp.phases.m_step import Marginalised, Sampled
 from latentcomp.phases.schedule import BOTH, E, EachBatch, M, OnlyE, Period, Schedule, Together
 from latentcomp.phases.sleep import Sleep
 from latentcomp.train import fit
 from tests.learners.contract import LEARNERS, X, adam, assert_same, batches, made
-from tests.learners.tuples import gradient
+from tests.learners.tuples import Given, elbo, expected_gradient, gradient
 from tests.scenarios import posterior, tiny_model
 
 ALTERNATING = [name for name in LEARNERS if name not in ("vq_gradient", "vq_restart", "vq_ema", "vq_ema_restart", "vqgan")]
@@ -83,6 +83,15 @@ def test_together_is_one_update_with_the_gradients_of_both(kind):
     assert both.metrics.keys() == m.metrics.keys() | e.metrics.keys()
     assert both.statistics.keys() == e.statistics.keys() == {"e_loss"}
     assert len(everything) == len(theta) + 2 * len(phi)  # a posterior of its own for each of the two learners
+
+
+@pytest.mark.parametrize("kind", ["prefix_mlp", "softmax_distance"])
+def test_together_descends_the_negative_elbo(kind):
+    """Also in a codebook that the posterior borrows: it hears both losses."""
+    model = tiny_model(learned_prior=True)
+    learner = Alternating(posterior(kind), LeaveOneOut(), Given(2), Together(), Marginalised())
+    everything = [*model.parameters(), *learner.parameters()]
+    torch.testing.assert_close(expected_gradient(learner, model, X[:1], everything), gradient(-elbo(model, learner.posterior, X[:1]), everything))
 
 
 def test_x_is_encoded_once_in_an_e_step():

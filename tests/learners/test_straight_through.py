@@ -19,9 +19,9 @@ def parts(codebook=None, learned_prior: bool = True):
     model = tiny_model(learned_prior=learned_prior, **({} if codebook is None else {"codebook": codebook}))
     learner = StraightThrough(posterior("nearest_code"), W, BETA)
     (loss,) = learner.losses(model, Batch(X))
-    h = learner.posterior.encoder(X)
-    z = torch.tensor([[min(range(3), key=lambda k: float((point - model.codebook.weight[k]).square().sum())) for point in row] for row in h])
-    e = model.codebook.weight.detach()[z].requires_grad_()
+    h, codes = learner.posterior.encoder(X), model.codebook.weight.detach()
+    z = torch.tensor([[min(range(3), key=lambda k: float((point - codes[k]).square().sum())) for point in row] for row in h.detach()])
+    e = codes[z].requires_grad_()
     on = model.decoder(e).sigmoid()
     nll = -(X * on.log() + (1 - X) * (1 - on).log()).sum((-3, -2, -1)).mean()
     return model, learner, loss, h, z, e, nll
@@ -30,7 +30,7 @@ def parts(codebook=None, learned_prior: bool = True):
 def test_the_value_is_the_sum_of_its_terms():
     model, _, loss, h, z, e, nll = parts()
     m_loss = nll - model.prior().log_prob(z).mean()
-    distance = sum(float((h[b, i] - e[b, i]).square().sum()) for b in range(len(X)) for i in range(2)) / len(X)
+    distance = sum(float((h[b, i] - e[b, i]).detach().square().sum()) for b in range(len(X)) for i in range(2)) / len(X)
     torch.testing.assert_close(loss.metrics["m_loss"], m_loss.detach())
     assert float(loss.metrics["codebook"]) == float(loss.metrics["commitment"]) == pytest.approx(distance)
     torch.testing.assert_close(loss.value, m_loss + (W + BETA) * distance)

@@ -1,0 +1,149 @@
+"""Every equation against loops over data and samples, in float64."""
+
+import math
+
+import pytest
+import torch
+
+from latentcomp import objectives
+
+S, B, M = 4, 3, 5
+LOG_Q, LOG_JOINT, LOG_B = (torch.randn(S, B, generator=torch.Generator().manual_seed(i), dtype=torch.float64) - 3 for i in range(3))
+LOG_P, LOG_R = (torch.randn(B, M, generator=torch.Generator().manual_seed(i), dtype=torch.float64).log_softmax(-1) for i in range(2))
+Q, J, A = LOG_Q.tolist(), LOG_JOINT.tolist(), LOG_B.tolist()
+
+
+def mean(values) -> float:
+    values = list(values)
+    return math.fsum(values) / len(values)
+
+
+def weights(log_w: list[float]) -> list[float]:
+    return [math.exp(w) / math.fsum(math.exp(v) for v in log_w) for w in log_w]
+
+
+def check(value: torch.Tensor, wanted: float) -> None:
+    assert float(value.detach()) == pytest.approx(wanted, rel=1e-10)
+
+
+@pytest.mark.parametrize("log_z", [torch.tensor(-2.0).double(), torch.tensor([-2.0, 0.5, 1.0]).double()], ids=["scalar", "of_x"])
+def test_trajectory_balance(log_z):
+    z = log_z.expand(B).tolist()
+    check(objectives.trajectory_balance_loss(LOG_Q, LOG_JOINT, log_z), mean((z[b] + Q[s][b] - J[s][b]) ** 2 for s in range(S) for b in range(B)))
+
+
+def test_log_variance():
+    def variance(values: list[float]) -> float:
+        return math.fsum((v - mean(values)) ** 2 for v in values) / (len(values) - 1)
+
+    check(objectives.log_variance_loss(LOG_Q, LOG_JOINT), mean(variance([J[s][b] - Q[s][b] for s in range(S)]) for b in range(B)))
+
+
+def test_log_variance_ignores_what_is_constant_for_an_image():
+    shift = torch.tensor([5.0, -7.0, 100.0]).double()
+    torch.testing.assert_close(objectives.log_variance_loss(LOG_Q, LOG_JOINT + shift), objectives.log_variance_loss(LOG_Q, LOG_JOINT))
+
+
+def test_leave_one_out():
+    residual = [[Q[s][b] - J[s][b] for b in range(B)] for s in range(S)]
+
+    def term(s: int, b: int) -> float:
+        return math.exp(Q[s][b] - A[s][b]) * (residual[s][b] - mean(residual[t][b] for t in range(S) if t != s)) * Q[s][b]
+
+    check(objectives.leave_one_out_loss(LOG_Q, LOG_JOINT, LOG_B), mean(term(s, b) for s in range(S) for b in range(B)))
+
+
+def test_leave_one_out_s_gradient_is_the_weighted_advantage():
+    log_q = LOG_Q.clone().requires_grad_()
+    objectives.leave_one_out_loss(log_q, LOG_JOINT, LOG_B).backward()
+    residual = LOG_Q - LOG_JOINT
+    for s in range(S):
+        others = residual[[t for t in range(S) if t != s]].mean(0)
+        torch.testing.assert_close(log_q.grad[s], (LOG_Q[s] - LOG_B[s]).exp() * (residual[s] - others) / (S * B))
+
+
+def test_wake_phi():
+    w = [weights([J[s][b] - A[s][b] for s in range(S)]) for b in range(B)]
+    check(objectives.wake_phi_loss(LOG_Q, LOG_JOINT, LOG_B), -mean(math.fsum(w[b][s] * Q[s][b] for s in range(S)) for b in range(B)))
+
+
+def test_sleep():
+    check(objectives.sleep_loss(LOG_Q[0]), -mean(Q[0]))
+
+
+def test_m_step():
+    check(objectives.m_step_loss(LOG_JOINT), -mean(value for row in J for value in row))
+
+
+def test_weighted_m_step():
+    w = [weights([J[s][b] - Q[s][b] for s in range(S)]) for b in range(B)]
+    check(objectives.weighted_m_step_loss(LOG_JOINT, LOG_Q), -mean(math.fsum(w[b][s] * J[s][b] for s in range(S)) for b in range(B)))
+
+
+def test_iwae():
+    given = objectives.iwae(LOG_JOINT)
+    for b in range(B):
+        check(given[b], math.log(mean(math.exp(J[s][b]) for s in range(S))))
+
+
+def test_sums_over_all_codes():
+    for b in range(B):
+        p, r = LOG_P[b].tolist(), LOG_R[b].tolist()
+        joint = [value - 3 for value in r]
+        check(objectives.kl(LOG_P, LOG_R)[b], math.fsum(math.exp(p[m]) * (p[m] - r[m]) for m in range(M)))
+        check(objectives.elbo(LOG_P, LOG_R - 3)[b], math.fsum(math.exp(p[m]) * (joint[m] - p[m]) for m in range(M)))
+        check(objectives.expected_log_joint(LOG_P, LOG_R - 3)[b], math.fsum(math.exp(p[m]) * joint[m] for m in range(M)))
+        check(objectives.total_variation(LOG_P, LOG_R)[b], math.fsum(abs(math.exp(p[m]) - math.exp(r[m])) for m in range(M)) / 2)
+
+
+def test_a_point_mass_pays_for_its_one_code():
+    point = torch.full((B, M), -math.inf).double()
+    point[:, 2] = 0.0
+    torch.testing.assert_close(objectives.kl(point, LOG_P), -LOG_P[:, 2])
+    torch.testing.assert_close(objectives.elbo(point, LOG_P - 3), LOG_P[:, 2] - 3)
+    torch.testing.assert_close(objectives.expected_log_joint(point, LOG_P), LOG_P[:, 2])
+    torch.testing.assert_close(objectives.total_variation(point, LOG_P), 1 - LOG_P[:, 2].exp())
+    assert objectives.kl(LOG_P, point).isinf().all()
+
+
+@pytest.mark.parametrize("sums", [objectives.kl, objectives.elbo, objectives.expected_log_joint, objectives.total_variation])
+def test_what_is_not_a_number_is_never_taken_for_zero(sums):
+    broken = LOG_P.clone()
+    broken[1] = math.nan
+    assert sums(broken, LOG_R).isnan().tolist() == sums(LOG_R, broken).isnan().tolist() == [False, True, False]
+
+
+def test_vector_quantisation_terms():
+    h, e = (torch.randn(B, 2, 3, generator=torch.Generator().manual_seed(i), dtype=torch.float64).requires_grad_() for i in range(2))
+    wanted = mean(math.fsum((h.detach() - e.detach())[b].flatten().square().tolist()) for b in range(B))
+    for loss, learns, rests in ((objectives.codebook_loss(e, h), e, h), (objectives.commitment_loss(e, h), h, e)):
+        check(loss, wanted)
+        gradient, nothing = torch.autograd.grad(loss, (learns, rests), allow_unused=True)
+        torch.testing.assert_close(gradient, 2 * (learns - rests).detach() / B)
+        assert nothing is None
+
+
+def test_straight_through_has_the_value_of_e_and_the_gradient_of_h():
+    h, e = (torch.randn(B, 2, generator=torch.Generator().manual_seed(i), dtype=torch.float64).requires_grad_() for i in range(2))
+    value = objectives.straight_through(h, e)
+    torch.testing.assert_close(value, e)
+    at_h, at_e = torch.autograd.grad((value * torch.arange(6).view(B, 2)).sum(), (h, e), allow_unused=True)
+    assert at_h.flatten().tolist() == list(range(6))
+    assert at_e is None
+
+
+def test_targets_and_weights_pass_no_gradient():
+    log_q, log_joint, log_b = (t.clone().requires_grad_() for t in (LOG_Q, LOG_JOINT, LOG_B))
+    log_z = torch.zeros(B, dtype=torch.float64, requires_grad=True)
+    for loss in (
+        objectives.trajectory_balance_loss(log_q, log_joint, log_z),
+        objectives.log_variance_loss(log_q, log_joint),
+        objectives.leave_one_out_loss(log_q, log_joint, log_b.detach()),
+        objectives.wake_phi_loss(log_q, log_joint, log_b),
+    ):
+        to_q, *others = torch.autograd.grad(loss, (log_q, log_joint, log_b), allow_unused=True)
+        assert to_q.abs().sum() > 0
+        assert others == [None, None]
+    to_joint, to_q = torch.autograd.grad(objectives.weighted_m_step_loss(log_joint, log_q), (log_joint, log_q), allow_unused=True)
+    torch.testing.assert_close(to_joint.detach(), -(LOG_JOINT - LOG_Q).softmax(0) / B)
+    assert to_q is None
