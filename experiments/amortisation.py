@@ -15,11 +15,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from experiments import settings
-from experiments.execute import Progress, build, plain
+from experiments.execute import Progress, build, pictures, plain
 from latentcomp import checkpoint
 from latentcomp.data import Batches
 from latentcomp.evaluate.exact import exact
-from latentcomp.evaluate.protocol import Measure, mean, train
+from latentcomp.evaluate.protocol import Measure, Training, mean, train
 from latentcomp.model import LatentVariableModel
 from latentcomp.train import fit
 
@@ -67,4 +67,5 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     }
     common = {"expected": None, "source": None, "config": plain(config)}
     records = [{"row": row, "seed": config.seed, "metric": metric} | measure._asdict() | {"seconds": seconds} | common for metric, measure in measures.items()]
-    return records, {"curve": curve, "best_step": min(curve, key=lambda at: at["val_nll"])["step"]}
+    best_step = int(min(curve, key=lambda at: at["val_nll"])["step"])
+    return records, pictures(model, model, learner, data, Training(curve, best_step, 0, seconds))

@@ -54,11 +54,11 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
 
     training = train(model, learner, data, optimizer, budget, config.seed, watch)
     judgement = judge(model, learner, data, budget, config.seed)
-    return _records(config, row, training, judgement), _pictures(model, judgement.model, learner, data, training)
+    return _records(config, row, training, judgement), pictures(model, judgement.model, learner, data, training)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain data, what is resolved included; where results are written is no part of what a run is."""
+    """The configuration as plain data, what is resolved included; where results go and what they are compared with is no part of it."""
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items() if key not in ("outputs", "expected", "source")}
@@ -77,11 +77,12 @@ def _records(config: DictConfig, row: str, training: Training, judgement: Judgem
 
 
 @torch.no_grad()
-def _pictures(model: LatentVariableModel, fitted: LatentVariableModel, learner: Learner, data: Split, training: Training) -> dict[str, Any]:
+def pictures(model: LatentVariableModel, fitted: LatentVariableModel, learner: Learner, data: Split, training: Training) -> dict[str, Any]:
+    """What a report shows of a run: its curve, reconstructions, samples of the fitted prior, code usage, and posteriors where they can be enumerated."""
     shown = data.test[:8]
     samples = fitted.prior().sample((16,), Noise(0, 0, torch.arange(16, device=shown.device)))
     codes = learner.posterior(model, data.test).sample((8,), Noise(0, 1, torch.arange(len(data.test), device=shown.device)))
-    pictures: dict[str, Any] = {
+    shows: dict[str, Any] = {
         "curve": training.curve,
         "best_step": training.best_step,
         "images": shown,
@@ -89,7 +90,7 @@ def _pictures(model: LatentVariableModel, fitted: LatentVariableModel, learner: 
         "samples": fitted.decode(fitted.codebook(samples)).mean,
         "usage": usage(codes, model.codebook.codes).counts,
     }
-    return pictures | ({"posterior": _posterior(model, learner, shown[:4])} if enumerable(model.cardinalities) else {})
+    return shows | ({"posterior": _posterior(model, learner, shown[:4])} if enumerable(model.cardinalities) else {})
 
 
 def _posterior(model: LatentVariableModel, learner: Learner, x: Tensor) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ def curves(runs: Runs, spec: Spec) -> bytes:
     means = {row: np.mean(lines, 0) for row, lines in seeds.items()}
     best = [nll[np.isfinite(nll)].min() for lines in seeds.values() for _, nll in lines]
     spread = max(best) - min(best) or 1.0
-    figure, panels = _panels(runs, 1.55, "Training step", "Validation NLL (nats)")
+    figure, panels = _panels(runs, 1.55, "Training step", spec.get("watched", "Validation NLL (nats)"))
     for row, axes in panels:
         for mean in means.values():
             axes.plot(*mean, color=OTHERS, linewidth=0.7, zorder=1)
@@ -131,7 +131,7 @@ def posteriors(runs: Runs, spec: Spec) -> bytes | None:
     if not shown:
         return None
     images, codes = next(iter(shown.values()))["images"], max(part["p"].shape[-1] for part in shown.values())
-    figure = Figure((9, 1.1 + 0.85 * len(shown)), layout="constrained")
+    figure = Figure((9, 1.1 + 0.9 * len(shown)), layout="constrained")
     top, *lines = figure.subplots(1 + len(shown), len(images), squeeze=False)
     for axes, image in zip(top, images, strict=True):
         _show(axes, _picture(image))
@@ -140,8 +140,9 @@ def posteriors(runs: Runs, spec: Spec) -> bytes | None:
             for offset, values, shade in ((-0.22, p, EXACT), (0.22, q, colour(spec, row))):
                 at = np.array([*range(1, len(p) + 1), codes + 2]) + offset  # after a gap: all other codes together
                 axes.bar(at, [*values.tolist(), max(0.0, 1 - float(values.sum()))], 0.44, color=shade, linewidth=0)
+            axes.set_yscale("function", functions=(np.sqrt, np.square))
             axes.set(xticks=(), yticks=(), ylim=(0, 1))
-        line[0].set_yticks((0, 1))
+        line[0].set_yticks((0, 0.1, 0.5, 1), ("0", ".1", ".5", "1"))
         _name(line[0], label(spec, row))
     for axes in lines[-1]:
         axes.set_xticks((1, codes, codes + 2), ("1", str(codes), "rest"))
@@ -194,5 +195,5 @@ def _picture(image: Tensor) -> np.ndarray:
 
 def _bytes(figure: Figure, form: str) -> bytes:
     file = BytesIO()
-    figure.savefig(file, format=form, metadata={"Date": None} if form == "svg" else None)
+    figure.savefig(file, format=form, metadata={"Date": None} if form == "svg" else None, bbox_inches="tight" if form == "png" else None)
     return file.getvalue()

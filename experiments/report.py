@@ -133,7 +133,8 @@ def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Pic
         ),
         Picture(
             "Training",
-            "Validation images' NLL under the prior in training: each seed, their mean (thick) and the state kept (dots); grey: the other rows' means. "
+            f"{spec.get('watched', 'Validation NLL (nats)')}, under the prior in training: each seed, their mean (thick) and the state kept (dots); grey: the "
+            "other rows' means. "
             "The frame holds every row's best look; early, worse values leave it.",
             figures.curves(runs, spec),
         ),
@@ -148,8 +149,9 @@ def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Pic
         ),
         Picture(
             "Exact and learned posteriors",
-            "Probability of the ten codes that are most probable under the exact posterior, and of all others together. Every row has a model of its own, so "
-            f"codes and exact posteriors differ between rows; a learner is to match the grey bars beside its own (seed {first}).",
+            "Probability of the ten codes that are most probable under the exact posterior, and of all others together, on a square-root scale. Every row has "
+            "a model of its own, here under the prior it was trained with, so codes and exact posteriors differ between rows; a learner is to match the grey "
+            f"bars beside its own (seed {first}).",
             figures.posteriors(runs, spec),
         ),
     ]

@@ -58,9 +58,12 @@ class Folder:
 
     def records(self, row: str, seed: int, config: dict[str, Any]) -> list[dict[str, Any]] | None:
         """The records of a finished run of this very configuration, or None."""
+        path = self.path / "runs" / f"{row}-{seed}.json"
         try:
-            records = json.loads((self.path / "runs" / f"{row}-{seed}.json").read_text())
+            records = json.loads(path.read_text())
         except (FileNotFoundError, ValueError):
+            return None
+        if not path.with_suffix(".pt").exists():
             return None
         return records if records and fingerprint(records[0]["config"]) == fingerprint(config) else None
 

@@ -87,21 +87,28 @@ def latex(records: Records, spec: Spec, meta: Mapping[str, Any] | None = None) -
     words = table(records, spec, meta)
     body = [[escaped(label), *map(_latex_cell, row)] for label, row in zip(words.labels, words.cells, strict=True)]
     notes = [rf"\\[2pt] \parbox{{\linewidth}}{{$^{{{number}}}$ {escaped(note)}}}" for number, note in enumerate(words.footnotes, 1)]
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs}; too wide for one column? use table*, or \resizebox of graphicx",
-            r"\begin{table}",
-            r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{escaped(words.title)}. {escaped(' '.join(words.caption))}}}",
-            *([rf"\label{{tab:{meta['name']}}}"] if meta and "name" in meta else []),
-            rf"\begin{{tabular}}{{@{{}}l{'r' * len(words.headings)}@{{}}}}",
-            _set(body, ["", *map(_latex_heading, words.headings)], _BOOKTABS),
-            r"\end{tabular}",
-            *notes,
-            r"\end{table}",
-            "",
-        ]
-    )
+    tabular = [
+        rf"\begin{{tabular}}{{@{{}}l{'r' * len(words.headings)}@{{}}}}",
+        _set(body, ["", *map(_latex_heading, words.headings)], _BOOKTABS),
+        r"\end{tabular}",
+    ]
+    lines = [
+        r"% needs \usepackage{booktabs}; with graphicx too, a wide table shrinks to the line (in two columns: use table*)",
+        r"\begin{table}",
+        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{escaped(words.title)}. {escaped(' '.join(words.caption))}}}",
+        *([rf"\label{{tab:{meta['name']}}}"] if meta and "name" in meta else []),
+        *(tabular if len(words.headings) < 7 else _shrunk(tabular)),
+        *notes,
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _shrunk(lines: list[str]) -> list[str]:
+    """As wide as the line where graphicx is loaded, as it is where it is not."""
+    fitted = r"\csname\ifdefined\resizebox resizebox\else unfitted\fi\endcsname{\linewidth}{!}{%"
+    return [r"\providecommand{\unfitted}[3]{#3}" + fitted, *lines[:-1], lines[-1] + "}"]
 
 
 def escaped(text: str) -> str:

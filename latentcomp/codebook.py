@@ -64,8 +64,11 @@ class Codebook(nn.Module):
         """e = E[z].
 
         Raises:
+            TypeError: the codes are no whole numbers.
             ValueError: a code lies outside 0..K-1 (on an accelerator, where looking would stall it, the device's own assertion says so instead).
         """
+        if z.is_floating_point() or z.dtype == torch.bool:
+            raise TypeError(f"codes are whole numbers (torch.long), got {z.dtype}: pass indices, or embeddings to model.decode")
         try:
             return embedding(z, self.weight)
         except IndexError:

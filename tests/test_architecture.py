@@ -25,7 +25,8 @@ LAYERS = [
     {"train", "data"},
     {"evaluate"},
 ]
-NEVER_AT_IMPORT = "pyro gfn lpips torchvision lightning lightning_fabric torchmetrics sklearn matplotlib hydra omegaconf statsmodels scipy pandas".split()
+NEVER_AT_IMPORT = ["pyro", "gfn", "lpips", "torchvision", "lightning", "lightning_fabric", "torchmetrics", "sklearn", "matplotlib", "hydra"]
+NEVER_AT_IMPORT += ["omegaconf", "statsmodels", "scipy", "pandas", "tabulate"]
 
 
 def imports(path: Path) -> set[str]:

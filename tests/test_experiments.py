@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from hydra.utils import get_method
 
 from experiments import settings, tune
 from experiments.execute import build, execute, plain
 from experiments.reproduce import parsed, reproduce
 from experiments.results import Folder, OtherVersion
-from hydra.utils import get_method
 
 ROWS = [(table, row) for table in settings.tables() for row in settings.table(table)["rows"]]
 TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2")
@@ -16,13 +16,16 @@ TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_up
 
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: str(value))
 def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch):
-    monkeypatch.setattr("experiments.amortisation.frozen_model", lambda seed, budget: build(settings.row("digits", "gflownet_em", "smoke", seed))[1])
+    monkeypatch.setattr(
+        "experiments.amortisation.frozen_model", lambda seed, budget: build(settings.row("digits", "gflownet_em", "smoke", seed))[1].requires_grad_(False)
+    )
     config = settings.row(table, row, "smoke", 0, TINY)
     steps = []
     records, pictures = get_method(config.procedure)(config, row, steps.append)
     values = {record["metric"]: record["value"] for record in records}
     assert steps == [1, 2]
     assert {record["row"] for record in records} == {row}
+    assert set(settings.table(table)["columns"]) <= values.keys()
     assert values["own_bound"] - values["exact_nll"] == pytest.approx(values["kl_q_p"], abs=1e-6)
     assert len(pictures["curve"]) == 2
     json.dumps(records, allow_nan=False)

@@ -60,7 +60,7 @@ def test_separated_keeps_the_best_and_what_is_not_worse():
 
 
 def test_two_rows_are_separated_at_the_p_value_of_scipy():
-    values = shifted(0.0, 0.1)
+    values = shifted(0.0, 0.3)
     p = scipy.stats.ttest_rel(*values.values()).pvalue
     assert separated(values, level=p * 1.001) == {"row 0"}
     assert separated(values, level=p * 0.999) == {"row 0", "row 1"}

@@ -10,8 +10,6 @@ from tests.codes.families import CARDINALITIES, FAMILIES, build, contexts
 from tests.frequencies import assert_frequencies, positions
 
 B, S = 3, 3000
-
-
 CASES = [(family, c, rows) for family in FAMILIES for c in CARDINALITIES for rows in (B, None) if (family, rows) != ("point", None)]
 every_row = pytest.mark.parametrize(("family", "cardinalities"), [(family, c) for family in FAMILIES for c in CARDINALITIES], ids=str)
 site_by_site = pytest.mark.parametrize("q", [case for case in CASES if case[0] != "table"], indirect=True, ids=str)
@@ -31,10 +29,9 @@ def codes_of(q: CodeDistribution) -> torch.Tensor:
 
 
 def conditionals(q: CodeDistribution, z: torch.Tensor, site: int) -> torch.Tensor:
-    """q(z_i = k | z_<i) of all k < K_i: ``(..., K_i)``, whatever z holds from site i on."""
-    values = [torch.cat([z[..., :site], torch.full_like(z[..., site:], k)], -1) for k in range(q.cardinalities[site])]
-    padded = [torch.cat([v[..., : site + 1], torch.zeros_like(v[..., site + 1 :])], -1) for v in values]
-    return torch.stack([q.log_prob_steps(v)[..., site].exp() for v in padded], -1)
+    """q(z_i = k | z_<i) of all k < K_i: ``(..., K_i)``, whatever z holds at site i itself."""
+    changed = [torch.where(torch.arange(z.shape[-1]) == site, k, z) for k in range(q.cardinalities[site])]
+    return torch.stack([q.log_prob_steps(other)[..., site].exp() for other in changed], -1)
 
 
 def test_sums_to_one_over_all_codes(q):

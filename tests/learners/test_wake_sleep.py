@@ -25,14 +25,21 @@ def test_the_bias_of_the_wake_phase_falls_with_the_number_of_samples(exploration
     phi, biases = list(q.parameters()), []
     wanted = gradient(cross_entropy(model, q, X), phi)
     for samples in (1, 2, 3):
-        given = expected_gradient(WakeSleep(q, WakePhi(), Given(samples, *exploration)), model, X, phi)
+        learner = WakeSleep(q, WakePhi(), Given(2, *exploration))
+        learner.behaviour.samples = samples  # a single sample is refused, and here is why
+        given = expected_gradient(learner, model, X, phi)
         biases.append(float((given - wanted).norm() / wanted.norm()))
-        assert samples > 1 or exploration != (0.0, 1.0) or given.abs().max() < 1e-12  # a single sample on-policy teaches nothing
+        assert samples > 1 or exploration != (0.0, 1.0) or given.abs().max() < 1e-12  # on-policy it teaches nothing
     print(f"wake-phi: bias over the norm of the gradient for S = 1, 2, 3 under (epsilon, temperature) = {exploration}: {[f'{b:.3f}' for b in biases]}")
     assert biases[0] > biases[1] > biases[2] > 0.01
 
 
-@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_a_single_sample_is_refused():
+    with pytest.raises(ValueError, match="WakePhi compares samples of one datum.*at least 2; the behaviour draws 1: set samples=2 or more"):
+        WakeSleep(posterior("factorised"), WakePhi(), Given(1))
+
+
+@pytest.mark.parametrize("samples", [2, 3])
 def test_the_bias_of_the_wake_phase_leaves_the_optimum_alone(samples):
     """On-policy at q = p(z|x) all weights are equal, and the expected gradient is zero."""
     model = tiny_model(codes=2)
