@@ -38,6 +38,12 @@ def tiny_model(sites: int = 2, codes: int = 3, learned_prior: bool = False, seed
     return model.double()
 
 
+class Perceptual(Bernoulli):
+    """A likelihood that calls itself an unnormalised energy, as a perceptual distance would be."""
+
+    normalised = False
+
+
 def trunk() -> nn.Module:
     """Features of the tiny images."""
     return ImageTrunk(IMAGE, (FEATURES,))

@@ -33,7 +33,10 @@ def name(request) -> str:
 def decoded(name: str, *leading: int, size: tuple[int, int] = (H, W), seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """A decoder's output ``(*leading, C', H, W)``."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*leading, CHANNELS[name], *size, generator=generator, dtype=torch.float64).to(dtype)
+    parameters = torch.randn(*leading, CHANNELS[name], *size, generator=generator, dtype=torch.float64)
+    if name == "logistic":
+        parameters[..., 1:, :, :] -= 2  # scales below the step between levels
+    return parameters.to(dtype)
 
 
 def images(name: str, rows: int = B) -> torch.Tensor:

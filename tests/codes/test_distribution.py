@@ -139,6 +139,7 @@ def test_context_is_there_or_its_absence_explained(family, cardinalities):
             _ = q.context
     else:
         assert torch.equal(q.context, contexts())
+        assert torch.equal(q.explore(0.1).context, contexts())
 
 
 def test_inverse_cdf_never_chooses_an_impossible_code():

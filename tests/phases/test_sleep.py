@@ -7,7 +7,6 @@ from torch import nn
 from latentcomp.batch import Batch
 from latentcomp.codebook import Codebook
 from latentcomp.learners.wake_sleep import WakeSleep
-from latentcomp.likelihoods import Likelihood
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.mlp import ImageDecoder
 from latentcomp.nn.transformer import CausalTransformer
@@ -16,7 +15,7 @@ from latentcomp.phases.sleep import Sleep
 from latentcomp.priors import Autoregressive
 from tests.frequencies import assert_frequencies, positions
 from tests.learners.tuples import gradient
-from tests.scenarios import IMAGE, posterior, tiny_images, tiny_model
+from tests.scenarios import IMAGE, Perceptual, posterior, tiny_images, tiny_model
 
 X = tiny_images(4)
 NOISE = (3, 1, torch.arange(4))
@@ -68,16 +67,6 @@ def test_dreams_are_dreamt_under_the_condition_of_each_datum():
     assert (p[0] - p[1]).abs().sum() > 0.2
     for condition in range(2):
         assert_frequencies(positions(seen[0][condition::2], (3, 3)), p[condition])
-
-
-class Perceptual(Likelihood):
-    """An energy."""
-
-    normalised = False
-
-    def forward(self, parameters):
-        """As if Bernoulli."""
-        return tiny_model().likelihood(parameters)
 
 
 def test_a_likelihood_that_is_an_energy_is_refused_by_name():

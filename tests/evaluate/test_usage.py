@@ -1,0 +1,30 @@
+"""Code usage, counted by hand."""
+
+import math
+
+import pytest
+import torch
+
+from latentcomp.evaluate.usage import usage
+
+
+def test_counts_by_site_and_pooled_perplexity():
+    z = torch.tensor([[[0, 1], [0, 0]], [[2, 1], [0, 1]]])  # two samples of two images with two sites
+    given = usage(z, 4)
+    assert given.counts.tolist() == [[3, 0, 1, 0], [1, 3, 0, 0]]
+    share = [4 / 8, 3 / 8, 1 / 8]
+    assert given.perplexity == pytest.approx(math.exp(-sum(p * math.log(p) for p in share)))
+    assert given.used == 3 / 4
+
+
+@pytest.mark.parametrize("codes", [1, 5])
+def test_even_use_has_perplexity_k(codes):
+    given = usage(torch.arange(codes).unsqueeze(-1), codes)
+    assert given.perplexity == pytest.approx(codes)
+    assert given.used == 1
+
+
+def test_a_single_code_has_perplexity_one():
+    given = usage(torch.full((9, 3), 2), 8)
+    assert given.perplexity == pytest.approx(1)
+    assert given.used == 1 / 8
