@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from experiments import settings
-from experiments.execute import Progress, build, pictures, plain
+from experiments.execute import Progress, build, optimizer, pictures, plain
 from latentcomp import checkpoint
 from latentcomp.data import Batches
 from latentcomp.evaluate.exact import exact
@@ -27,8 +27,8 @@ from latentcomp.train import fit
 @functools.cache
 def frozen_model(seed: int, budget: str) -> LatentVariableModel:
     """The model of the digits table's row ``gflownet_em``, trained; made once a process."""
-    data, model, learner, optimizer, limits = build(settings.row("digits", "gflownet_em", budget, seed))
-    train(model, learner, data, optimizer, limits, seed)
+    data, model, learner, descent, limits = build(settings.row("digits", "gflownet_em", budget, seed))
+    train(model, learner, data, descent, limits, seed)
     return model.requires_grad_(False)
 
 
@@ -38,10 +38,10 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     torch.manual_seed(config.seed)
     data, learner = instantiate(config.data), instantiate(config.learner)
     learner.seed = config.seed
-    optimizer = instantiate(config.optimizer)(learner.parameters())
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.budget.updates)
+    descent = optimizer(config, learner)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(descent, config.budget.updates)
     curve, best, kept, looking, start = [], float("inf"), learner.state_dict(), 0.0, time.perf_counter()
-    for step, _ in enumerate(fit(model, learner, Batches(data.train, config.budget.size, config.budget.updates, config.seed), optimizer), 1):
+    for step, _ in enumerate(fit(model, learner, Batches(data.train, config.budget.size, config.budget.updates, config.seed), descent), 1):
         schedule.step()
         if step % config.budget.every == 0:
             look = time.perf_counter()
@@ -50,7 +50,7 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
             if kl < best:
                 best, kept = kl, copy.deepcopy(learner.state_dict())
             if states is not None:
-                checkpoint.save(states, {"learner": learner, "optimizer": optimizer})
+                checkpoint.save(states, {"learner": learner, "optimizer": descent})
             progress(step)
             looking += time.perf_counter() - look
     seconds = time.perf_counter() - start - looking

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentcomp import checkpoint
 from latentcomp.data import Split
@@ -26,8 +26,16 @@ def build(config: DictConfig) -> tuple[Split, LatentVariableModel, Learner, torc
     """Data, model, learner, optimiser and budget of a run, made under its seed."""
     torch.manual_seed(config.seed)
     data, model, learner = instantiate(config.data), instantiate(config.model), instantiate(config.learner)
-    optimizer = instantiate(config.optimizer)([*model.parameters(), *learner.parameters()])
-    return data, model, learner, optimizer, Budget(**{key: value for key, value in config.budget.items() if key in Budget._fields})
+    return data, model, learner, optimizer(config, model, learner), Budget(**{key: value for key, value in config.budget.items() if key in Budget._fields})
+
+
+def optimizer(config: DictConfig, *modules: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of all parameters; log Z, one number that all others wait for, at ``log_z_rate`` times the learning rate where a row says so."""
+    named = dict(pair for module in modules for pair in module.named_parameters(prefix=str(id(module))))
+    log_z = [parameter for name, parameter in named.items() if ".log_z." in name]
+    others = [parameter for name, parameter in named.items() if ".log_z." not in name]
+    groups = [{"params": others}, {"params": log_z, "lr": config.optimizer.lr * config.get("log_z_rate", 1)}]
+    return instantiate(config.optimizer)([group for group in groups if group["params"]])
 
 
 def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -45,14 +53,14 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     Raises:
         NonFiniteLoss: names the step, the learner and the term; the file holds the last good state.
     """
-    data, model, learner, optimizer, budget = build(config)
+    data, model, learner, descent, budget = build(config)
 
     def watch(step: int, _: dict[str, float]) -> None:
         if states is not None:
-            checkpoint.save(states, {"model": model, "learner": learner, "optimizer": optimizer})
+            checkpoint.save(states, {"model": model, "learner": learner, "optimizer": descent})
         progress(step)
 
-    training = train(model, learner, data, optimizer, budget, config.seed, watch)
+    training = train(model, learner, data, descent, budget, config.seed, watch)
     judgement = judge(model, learner, data, budget, config.seed)
     return _records(config, row, training, judgement), pictures(model, judgement.model, learner, data, training)
 

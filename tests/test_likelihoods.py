@@ -34,8 +34,8 @@ def decoded(name: str, *leading: int, size: tuple[int, int] = (H, W), seed: int 
     """A decoder's output ``(*leading, C', H, W)``."""
     generator = torch.Generator().manual_seed(seed)
     parameters = torch.randn(*leading, CHANNELS[name], *size, generator=generator, dtype=torch.float64)
-    if name == "logistic":
-        parameters[..., 1:, :, :] -= 2  # scales below the step between levels
+    if name == "logistic":  # scales below the step between levels
+        parameters = parameters * 0.4 + torch.tensor([0.5, -2.0], dtype=torch.float64).view(2, 1, 1)
     return parameters.to(dtype)
 
 

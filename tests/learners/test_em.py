@@ -6,7 +6,7 @@ from latentcomp.batch import Batch
 from latentcomp.learners.em import EM
 from latentcomp.phases.m_step import Greedy, Sampled
 from latentcomp.posteriors.exact import Exact, Mode
-from tests.learners.tuples import expectation, gradient
+from tests.learners.tuples import NO_NOISE, expectation, gradient
 from tests.scenarios import brute_force_log_joint, tiny_images, tiny_model
 
 X = tiny_images(4)
@@ -43,7 +43,7 @@ def test_monte_carlo_em_is_unbiased():
     def estimate(image: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         q = learner.posterior(model, image)
         q.sample = lambda *_: z
-        return gradient(learner.m_step(model, q, Batch(image), None), theta)
+        return gradient(learner.m_step(model, q, Batch(image), NO_NOISE), theta)
 
     expected = expectation(X, lambda image: learner.posterior(model, image), 2, estimate)
     torch.testing.assert_close(expected, gradient(-brute_force_log_joint(model, X).logsumexp(-1).mean(), theta))

@@ -104,15 +104,15 @@ def exact_table(model) -> tuple[TablePosterior, torch.Tensor]:
     return TablePosterior(X, log_joint), log_joint.logsumexp(-1)
 
 
-@pytest.mark.parametrize("exploration", [(0.0, 1.0), (0.5, 1.0), (0.0, 4.0), (1.0, 1.0)], ids=str)
-@pytest.mark.parametrize("objective", ["log_variance", "trajectory_balance"])
-def test_the_exact_posterior_is_stationary_for_any_behaviour_and_any_samples(objective, exploration):
+@pytest.mark.parametrize(("objective", "samples"), [("log_variance", 2), ("trajectory_balance", 1)])
+def test_the_exact_posterior_is_stationary_for_any_behaviour(objective, samples):
+    """Not on average: for every tuple of codes, whatever drew it."""
     model = tiny_model()
     q, log_px = exact_table(model)
-    learner = GFlowNetEM(q, LogVariance() if objective == "log_variance" else TrajectoryBalance(LogZTable(q, log_px)), Given(2, *exploration))
+    learner = GFlowNetEM(q, LogVariance() if objective == "log_variance" else TrajectoryBalance(LogZTable(q, log_px)), Given(samples, 0.5, 2.0))
     phi = list(learner.parameters())
     for image in X.split(1):
-        for codes, _ in tuples(learner.behaviour.policy(q(model, image)), 2):
+        for codes, _ in tuples(learner.behaviour.policy(q(model, image)), samples):
             learner.behaviour.codes = codes
             assert gradient(next(learner.losses(model, Batch(image))).value, phi).abs().max() < 1e-12
 

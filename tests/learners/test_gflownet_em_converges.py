@@ -16,7 +16,7 @@ from latentcomp.train import fit
 from tests.learners.contract import adam, assert_same, state
 from tests.scenarios import IMAGE, tiny_model
 
-WIDTH, UPDATES = 32, 400
+WIDTH, UPDATES = 32, 250
 X = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 6).view(-1, *IMAGE)[::4]  # 16 of the 64 images
 
 

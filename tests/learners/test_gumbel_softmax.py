@@ -16,8 +16,11 @@ NODES = 4000
 IMAGE = tiny_images(1)
 
 
-class Quadrature:
+class Quadrature(Noise):
     """Gumbel noise for ``NODES`` copies of one datum whose differences are the quantiles of a logistic: the batch mean is an integral."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0, torch.arange(NODES))
 
     def gumbel(self, sample_shape, event_shape, dtype) -> torch.Tensor:
         """``(NODES, 1, 2)``: a logistic number for the first code, zero for the second."""

@@ -58,7 +58,7 @@ def test_sleep_averages_to_the_cross_entropy_over_dreams(monkeypatch):
     for image, row in zip(images.split(1), p, strict=True):
         for z, weight in zip(all_codes(model.cardinalities).split(1), row, strict=True):
             monkeypatch.setattr(model, "sample", lambda *_, dream=(image, z): dream, raising=False)
-            sleep, _ = learner.losses(model, Batch(image))
+            sleep = next(learner.losses(model, Batch(image)))
             assert sleep.term == "sleep"
             expected = expected + weight * gradient(sleep.value, phi)
     wanted = gradient(-(p * log_q_table(learner.posterior(model, images))).sum(), phi)

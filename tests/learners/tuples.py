@@ -13,6 +13,7 @@ from latentcomp.codes.table import TableCodes
 from latentcomp.enumeration import all_codes
 from latentcomp.learners.alternating import Alternating
 from latentcomp.model import LatentVariableModel
+from latentcomp.noise import Noise
 from latentcomp.phases.behaviour import Exploring
 from latentcomp.posteriors.posterior import Posterior
 from tests.scenarios import brute_force_log_joint
@@ -29,6 +30,9 @@ class Given(Exploring):
     def forward(self, *_: object) -> tuple[Tensor, CodeDistribution | None]:
         """The codes ``(S, 1, N)``, and the policy."""
         return self.codes, self.policy(_[1])
+
+
+NO_NOISE = Noise(0, 0, torch.arange(1))  # for what is told which codes to use
 
 
 def tuples(b: CodeDistribution, samples: int) -> Iterator[tuple[Tensor, float]]:

@@ -9,7 +9,7 @@ from latentcomp.enumeration import all_codes
 from latentcomp.noise import Noise
 from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Marginalised, MStep, Sampled
 from latentcomp.posteriors.exact import Exact
-from tests.learners.tuples import elbo, expectation, gradient, tuples
+from tests.learners.tuples import NO_NOISE, elbo, expectation, gradient, tuples
 from tests.scenarios import brute_force_log_joint, posterior, tiny_images, tiny_model
 
 X = tiny_images(2)
@@ -33,7 +33,7 @@ def expected(m_step: MStep, model, posterior, samples: int, theta) -> torch.Tens
     """The M-step's expected gradient, over all tuples of codes of q."""
 
     def estimate(image: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        return gradient(m_step(model, told(posterior(model, image), z), Batch(image), None), theta)
+        return gradient(m_step(model, told(posterior(model, image), z), Batch(image), NO_NOISE), theta)
 
     return expectation(X, lambda image: posterior(model, image), samples, estimate)
 
@@ -50,7 +50,7 @@ def test_sampled_is_unbiased_for_the_elbo(setting, samples):
 
 def test_marginalised_is_the_elbo_s_gradient_without_noise(setting):
     model, q, theta = setting
-    loss = Marginalised()(model, q(model, X), Batch(X), None)
+    loss = Marginalised()(model, q(model, X), Batch(X), NO_NOISE)
     torch.testing.assert_close(gradient(loss, theta), gradient(-elbo(model, q, X), theta))
     torch.testing.assert_close(loss, -(q(model, X).table().exp() * brute_force_log_joint(model, X)).sum(-1).mean())
 
@@ -61,7 +61,7 @@ def test_greedy_learns_from_the_mode_alone(setting):
     codes = all_codes(model.cardinalities)
     assert codes[best].tolist() == q(model, X).mode.tolist()  # here the greedy codes are the best ones
     wanted = -sum(brute_force_log_joint(model, X)[b, m] for b, m in enumerate(best)) / len(X)
-    loss = Greedy()(model, q(model, X), Batch(X), None)
+    loss = Greedy()(model, q(model, X), Batch(X), NO_NOISE)
     torch.testing.assert_close(loss, wanted)
     torch.testing.assert_close(gradient(loss, theta), gradient(wanted, theta))
     distance = bias(gradient(loss, theta), gradient(-elbo(model, q, X), theta))
