@@ -1,5 +1,6 @@
 """The second stage's prior and the proposal: what they learn, and what they leave alone."""
 
+import pytest
 import torch
 
 from latentcomp.data import Split
@@ -79,6 +80,7 @@ def test_fit_prior_is_a_function_of_its_seed():
     assert not torch.equal(tables[0], tables[2])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_fit_proposal_learns_the_posterior_of_a_model_that_it_leaves_bit_identical():
     model, q = tiny_model(learned_prior=True), posterior("prefix_mlp")
     before, counted = state(model), model.decoder_evaluations

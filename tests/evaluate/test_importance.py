@@ -29,6 +29,7 @@ def weights(model, q) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @KINDS
+@pytest.mark.usefixtures("unchecked")
 def test_the_estimate_averages_to_p_of_x(kind):
     """Within four standard errors over 200 repeats, each at most 0.02 nats; a point mass that misses nearly all codes included."""
     model, q = tiny_model(learned_prior=True), posterior(kind)

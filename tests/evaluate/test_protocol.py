@@ -99,6 +99,7 @@ def test_too_many_codes_need_a_proposal(monkeypatch):
         judge(model, learner, DATA, BUDGET)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["vq_gradient", "gumbel_soft"])
 def test_without_enumeration_the_estimate_is_near_the_exact_value(name, monkeypatch):
     """Within four standard errors of the mean over images; the bound from the learner's own samples near its exact own bound."""

@@ -1,6 +1,5 @@
 """The VQ-VAE's learner: its gradient, which is the gradient of no function, against its definition worked out by hand."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -86,8 +85,8 @@ def test_dead_codes_do_restart_in_the_runs_of_the_shared_contract(name):
     assert (torch.stack(usage) == 2 * model.codebook.restart).any()
 
 
-def test_another_posterior_is_refused(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else the annotations refuse it first, with less to say
+@pytest.mark.usefixtures("unchecked")  # else the annotations refuse it first, with less to say
+def test_another_posterior_is_refused():
     with pytest.raises(TypeError, match="it wants a NearestCode posterior, not Factorised"):
         StraightThrough(posterior("factorised"))
 
