@@ -250,6 +250,8 @@ class DiscretisedLogistic(Likelihood):
 
     def forward(self, parameters: Float[Tensor, "*SB C2 H W"]) -> LogisticPixels:
         """p(x|z); log-scales below -7 are held there, as in PixelCNN++."""
+        if parameters.shape[-3] % 2:
+            raise ValueError(f"the decoder gives {parameters.shape[-3]} channel(s), but needs two for each of the image's: locations, then log-scales")
         location, log_scale = parameters.chunk(2, -3)
         return LogisticPixels(location, log_scale.clamp_min(-7.0), self.levels)
 

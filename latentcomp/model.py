@@ -77,7 +77,7 @@ class LatentVariableModel(nn.Module):
             noise: one stream for each row; by default the draws follow ``torch.manual_seed``.
 
         Raises:
-            ValueError: the likelihood is an unnormalised energy, which cannot be sampled.
+            ValueError: the likelihood is an unnormalised energy, which cannot be sampled, or n is not the number of conditions.
         """
         if not self.likelihood.normalised:
             raise ValueError(
@@ -86,6 +86,8 @@ class LatentVariableModel(nn.Module):
             )
         with torch.no_grad():
             prior = self.prior(c)
+            if prior.batch_shape not in ((), (n,)):
+                raise ValueError(f"{n} dreams of {prior.batch_shape[0]} conditions: pass n={prior.batch_shape[0]}, one dream for each condition")
             noise = noise or Noise.fresh(n, next(self.decoder.parameters()).device)
             z = prior.sample((() if prior.batch_shape else (n,)), noise)
             return self.decode(self.codebook(z)).sample((), noise), z

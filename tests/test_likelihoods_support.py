@@ -44,3 +44,8 @@ def test_label_maps_may_have_any_type_that_holds_whole_numbers(dtype):
 def test_a_decoder_with_other_channels_than_classes_is_refused():
     with pytest.raises(ValueError, match="gives 2 channels, but there are 3 classes"):
         Categorical(3)(torch.zeros(1, 2, 4, 4))
+
+
+def test_a_decoder_without_a_scale_for_each_location_is_refused():
+    with pytest.raises(ValueError, match=r"gives 1 channel.* two for each of the image's"):
+        DiscretisedLogistic()(torch.zeros(1, 1, 4, 4))

@@ -65,6 +65,13 @@ def test_conditional_dreams_follow_their_own_condition():
         assert_frequencies(positions(drawn, (3, 3)), model.prior(torch.tensor([value])).table()[0].exp())
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_other_conditions_than_dreams_are_refused(n):
+    """One stream of noise for two conditions would dream the same numbers twice."""
+    with pytest.raises(ValueError, match=f"{n} dreams of 2 conditions: pass n=2"):
+        conditional_model().sample(n, torch.tensor([0, 1]))
+
+
 def test_dreams_follow_the_global_seed_or_the_given_streams():
     model, index = tiny_model(), torch.arange(20)
     torch.manual_seed(0)
