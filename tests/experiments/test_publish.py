@@ -29,12 +29,12 @@ def test_the_readme_shows_the_numbers_of_the_digits_table():
 def test_publishing_twice_changes_nothing_and_other_text_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "DOCS", tmp_path / "docs")
     folder, readme = write_folder(tmp_path / "results"), tmp_path / "README.md"
-    readme.write_text("before\n<!-- table digits -->\nold\n<!-- end -->\nafter\n")
+    readme.write_text("before\n<!-- table digits -->\nstale words\n<!-- end -->\nafter\n")
     publish.publish(folder, readme)
     first = readme.read_text()
     assert first.startswith("before\n")
     assert first.endswith("\nafter\n")
-    assert "old" not in first
+    assert "stale words" not in first
     assert "GFlowNet-EM" in first
     publish.publish(folder, readme)
     assert readme.read_text() == first
