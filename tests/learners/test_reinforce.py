@@ -5,8 +5,10 @@ import torch
 
 from latentcomp.batch import Batch
 from latentcomp.codes.distribution import CodeDistribution
+from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.reinforce import Reinforce
 from latentcomp.phases.behaviour import Behaviour, OnPolicy
+from latentcomp.phases.e_step import LogVariance
 from tests.learners.tuples import Given, expected_gradient, gradient, kl
 from tests.scenarios import posterior, tiny_images, tiny_model
 
@@ -46,3 +48,8 @@ def test_a_behaviour_without_a_density_is_refused():
     learner = Reinforce(posterior("prefix_mlp"), Kernel(2))
     with pytest.raises(ValueError, match=r"LeaveOneOut weighs samples by the density.*Kernel has none: use it with LogVariance or TrajectoryBalance"):
         next(learner.losses(tiny_model(), Batch(X)))
+
+
+def test_but_objectives_that_need_no_density_take_it():
+    learner = GFlowNetEM(posterior("prefix_mlp"), LogVariance(), Kernel(2))
+    assert next(learner.losses(tiny_model(), Batch(X))).value.isfinite()
