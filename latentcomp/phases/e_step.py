@@ -70,17 +70,19 @@ class TrajectoryBalance(Objective):
     Args:
         log_z: ``AmortisedLogZ``, or ``ScalarLogZ``.
         faithful: accept a scalar log Z where it biases q (off-policy) or blinds a threshold, as a faithful preset of the published code must.
+        per_site: divide log q and log p by the number of sites N, as the published code does; log Z is then that of one site.
     """
 
-    def __init__(self, log_z: AmortisedLogZ | ScalarLogZ, faithful: bool = False) -> None:
+    def __init__(self, log_z: AmortisedLogZ | ScalarLogZ, faithful: bool = False, per_site: bool = False) -> None:
         super().__init__()
-        self.log_z = log_z
+        self.log_z, self.per_site = log_z, per_site
         self.scalar = isinstance(log_z, ScalarLogZ) and not faithful
         self.off_policy = not self.scalar
 
     def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
         """The squared balance residual."""
-        return objectives.trajectory_balance_loss(log_q, log_joint, self.log_z(q))
+        share = 1 / len(q.cardinalities) if self.per_site else 1.0
+        return objectives.trajectory_balance_loss(log_q * share, log_joint * share, self.log_z(q))
 
 
 class LogVariance(Objective):

@@ -60,13 +60,15 @@ class Period(Schedule):
         e_steps: the length of an E-phase.
         m_steps: the length of an M-phase.
         first: "E" or "M".
+        offset: how many steps into the cycle the run begins; the published GFlowNet-EM code counts from 1, so its first M-phase is one step short.
 
     Raises:
         ValueError: a length is negative, both are 0, or ``first`` is neither.
     """
 
-    def __init__(self, e_steps: int = 1, m_steps: int = 1, first: str = E) -> None:
+    def __init__(self, e_steps: int = 1, m_steps: int = 1, first: str = E, offset: int = 0) -> None:
         super().__init__()
+        self.offset = offset
         if first not in (E, M):
             raise ValueError(f'first must be "E" or "M", got {first!r}')
         if min(e_steps, m_steps) < 0 or e_steps + m_steps == 0:
@@ -75,7 +77,7 @@ class Period(Schedule):
 
     def updates(self, step: int) -> Sequence[str]:
         """E or M, as the step's place in the cycle says."""
-        return (self.phases[step % len(self.phases)],)
+        return (self.phases[(step + self.offset) % len(self.phases)],)
 
 
 class Threshold(Schedule):
