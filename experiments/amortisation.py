@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from experiments import settings
 from experiments.execute import Progress, build, optimizer, pictures, plain
 from latentcomp import checkpoint
-from latentcomp.data import Batches
+from latentcomp.data.batches import Batches
 from latentcomp.evaluate.exact import exact
 from latentcomp.evaluate.protocol import Measure, Training, mean, train
 from latentcomp.model import LatentVariableModel

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from latentcomp import checkpoint
-from latentcomp.data import Split
+from latentcomp.data.split import Split
 from latentcomp.enumeration import all_codes, enumerable
 from latentcomp.evaluate.protocol import Budget, Judgement, Measure, Training, judge, train
 from latentcomp.evaluate.usage import usage

@@ -7,7 +7,7 @@ q(z|x). A learner turns them into losses; one loop, ``fit``, descends them; ``co
 from latentcomp._version import __version__
 from latentcomp.batch import Batch
 from latentcomp.codebook import Codebook, EMACodebook
-from latentcomp.data import Batches, Split, digits
+from latentcomp.data import Batches, Split, digits, mnist
 from latentcomp.evaluate.compare import Comparison, compare
 from latentcomp.evaluate.protocol import Budget
 from latentcomp.learners.em import EM
@@ -23,5 +23,5 @@ from latentcomp.train import NonFiniteLoss, fit
 
 __all__ = [
     "EM", "VQGAN", "Batch", "Batches", "Budget", "Codebook", "Comparison", "EMACodebook", "GFlowNetEM", "GumbelSoftmax", "LatentVariableModel",
-    "Learner", "Loss", "NonFiniteLoss", "Reinforce", "Relaxation", "Split", "StraightThrough", "WakeSleep", "__version__", "compare", "digits", "fit",
+    "Learner", "Loss", "NonFiniteLoss", "Reinforce", "Relaxation", "Split", "StraightThrough", "WakeSleep", "__version__", "compare", "digits", "fit", "mnist",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 
 from latentcomp.batch import Batch
 from latentcomp.codes.point import PointCodes
-from latentcomp.data import Batches
+from latentcomp.data.batches import Batches
 from latentcomp.enumeration import all_codes
 from latentcomp.learners.learner import trainable
 from latentcomp.noise import Noise

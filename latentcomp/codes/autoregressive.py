@@ -66,6 +66,17 @@ class AutoregressiveCodes(CodeDistribution):
         u = noise.uniform(leading, self.event_shape)
         return self._rollout((*leading, rows), lambda log_p, site: inverse_cdf(log_p, u[..., site].reshape(-1).to(log_p.dtype)))
 
+    @torch.no_grad()
+    def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
+        """A rollout that is told the codes before the cut."""
+        u, given = noise.uniform(z.shape[:-2], self.event_shape), z.reshape(-1, z.shape[-1])
+
+        def choose(log_p: Tensor, site: int) -> Tensor:
+            drawn = inverse_cdf(log_p, u[..., site].reshape(-1).to(log_p.dtype))
+            return torch.where(cut.reshape(-1) <= site, drawn, given[:, site])
+
+        return self._rollout(z.shape[:-1], choose)
+
     @property
     def mode(self) -> Int[Tensor, "*B N"]:
         """The greedy codes: each site's best given those chosen before it."""

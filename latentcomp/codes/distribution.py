@@ -56,6 +56,14 @@ class CodeDistribution(Distribution, ABC):
             z = self.sample(sample_shape, noise)
             return z, self.log_prob(z)
 
+    def features(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N1 H"]:
+        """Features of the N + 1 prefixes of z, the empty and the complete one included, for a flow head; where the family has them."""
+        raise AttributeError(f"{type(self).__name__} keeps no features of prefixes: choose a sequential posterior, such as Autoregressive")
+
+    def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
+        """Codes that agree with z before the site ``cut`` and are drawn from q(z_i | z_<i) from there on, and their log q; without a gradient."""
+        raise TypeError(f"{type(self).__name__} cannot draw the rest of a sequence: choose a posterior such as Autoregressive or Factorised")
+
     def _rows(self, sample_shape: Sequence[int]) -> tuple[tuple[int, ...], torch.Size, int]:
         """All axes before the sites, those before the last of them, and the length of the last."""
         rows = (*sample_shape, *self.batch_shape)

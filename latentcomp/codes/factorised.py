@@ -44,6 +44,13 @@ class FactorisedCodes(CodeDistribution):
         u = noise.uniform(leading, self.event_shape, self.log_p.dtype)
         return inverse_cdf(self.log_p.expand(*leading, rows, *self.log_p.shape[-2:]), u)
 
+    @torch.no_grad()
+    def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
+        """Sites from the cut on, drawn anew."""
+        behind = torch.arange(z.shape[-1], device=z.device) >= cut.unsqueeze(-1)
+        new = torch.where(behind, self._draw(z.shape[:-2], z.shape[-2], noise), z)
+        return new, self.log_prob(new)
+
     def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
         """log q(z_i): at each site the same, whatever came before."""
         log_p = self.log_p.expand(*z.shape, self.log_p.shape[-1])

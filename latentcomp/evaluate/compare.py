@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from latentcomp.data import Split
+from latentcomp.data.split import Split
 from latentcomp.evaluate.protocol import Budget, Measure, default_prior, judge, train
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel

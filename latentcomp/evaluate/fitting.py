@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from latentcomp.data import Batches, Split
+from latentcomp.data.split import Split
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from latentcomp.data import Batches, Split
+from latentcomp.data.split import Split
 from latentcomp.enumeration import enumerable
 from latentcomp.evaluate import importance
 from latentcomp.evaluate.exact import exact

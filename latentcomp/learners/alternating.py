@@ -72,12 +72,11 @@ class Alternating(Learner):
 
     def e_step(self, model: LatentVariableModel, batch: Batch, noise: Noise) -> Iterator[Loss]:
         """One update of phi, where q has something to learn awake."""
-        expectation = self.expectation(model, batch, noise)
-        if expectation is not None:
-            loss, metrics = expectation
-            yield Loss("E-step", loss, trainable(self), metrics, {"e_loss": loss.detach().expand(batch.size)})
+        loss = self.expectation(model, batch, noise)
+        if loss is not None:
+            yield loss
 
-    def expectation(self, model: LatentVariableModel, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]] | None:
+    def expectation(self, model: LatentVariableModel, batch: Batch, noise: Noise) -> Loss | None:
         """The loss of the E-step: x encoded once, z drawn without a gradient, all prefixes scored in one pass, log p(x, z) without a gradient."""
         if self.objective is None:
             return None
@@ -87,7 +86,9 @@ class Alternating(Learner):
             log_joint = model.log_joint(batch.x, z, batch.c)
         log_q = q.log_prob(z)
         loss = self.objective(q, log_q, log_joint, self._log_b(z, log_q, b))
-        return loss, {"e_loss": loss.detach(), "log_q": log_q.detach().mean(), "log_joint": log_joint.mean()}
+        metrics = {"e_loss": loss.detach(), "log_q": log_q.detach().mean(), "log_joint": log_joint.mean()}
+        rows = self.behaviour.statistics(batch, z, log_joint)
+        return Loss("E-step", loss, trainable(self), metrics, {"e_loss": loss.detach().expand(batch.size), **rows})
 
     def _log_b(self, z: Tensor, log_q: Tensor, b: CodeDistribution | None) -> Tensor:
         """Log b(z|x), computed only where it is needed and differs from log q."""
@@ -118,8 +119,9 @@ class Alternating(Learner):
         return Loss("E+M-step", value, trainable(model, self), metrics, statistics)
 
     def update(self, model: LatentVariableModel, statistics: dict[str, Tensor]) -> None:
-        """The schedule learns what the step's loss was."""
+        """The schedule learns what the step's loss was, the behaviour which codes it saw."""
         self.schedule.update(self.step, statistics)
+        self.behaviour.update(statistics)
         super().update(model, statistics)
 
 

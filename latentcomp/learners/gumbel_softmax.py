@@ -69,7 +69,7 @@ class GumbelSoftmax(Alternating):
         super().__init__(posterior, None, behaviour, schedule or Together(), m_step, sleep)
         self.relaxation = relaxation or Relaxation()
 
-    def expectation(self, model: LatentVariableModel, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def expectation(self, model: LatentVariableModel, batch: Batch, noise: Noise) -> Loss:
         """The relaxed negative ELBO, with a gradient in phi and in theta."""
         q = self.posterior(model, batch.x, batch.c)
         p = model.prior(batch.c)
@@ -82,7 +82,9 @@ class GumbelSoftmax(Alternating):
         y = self.relaxation(policy, self.step, noise)
         reconstruction = -model.decode(model.codebook.mix(y)).log_prob(batch.x).mean()
         kl = q.kl(p).mean()
-        return reconstruction + kl, {"e_loss": (reconstruction + kl).detach(), "reconstruction": reconstruction.detach(), "kl": kl.detach()}
+        loss = reconstruction + kl
+        metrics = {"e_loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": kl.detach()}
+        return Loss("E-step", loss, trainable(self), metrics, {"e_loss": loss.detach().expand(batch.size)})
 
     def both(self, model: LatentVariableModel, batch: Batch, noise: Noise) -> Loss:
         """One update of theta and phi on the same relaxed loss."""

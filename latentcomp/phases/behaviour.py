@@ -1,17 +1,23 @@
 """Behaviour policies: where the samples of an E-step come from.
 
 On-policy samples are drawn from q itself. GFlowNet objectives may also learn from other samples, and that is what sets them apart: a behaviour policy
-may look where q does not yet.
+may look where q does not yet, return to what it has seen (``replay``), or move what another policy drew towards p(z|x) (``moves``).
+
+A policy may have a memory. It is written once a step, in ``update``, from the rows that ``statistics`` gave while the losses were made; so a loss that is
+not finite writes nothing, and the split of a batch changes nothing.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from latentcomp.batch import Batch
 from latentcomp.codes.distribution import CodeDistribution, checked_exploration
 from latentcomp.model import LatentVariableModel
+from latentcomp.moves import Kernel
 from latentcomp.noise import Noise
 from latentcomp.posteriors.posterior import Posterior
 
@@ -41,6 +47,19 @@ class Behaviour(nn.Module, ABC):
     @abstractmethod
     def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> tuple[Int[Tensor, "S B N"], CodeDistribution | None]:
         """Codes without a gradient, and the policy that drew them; None where it has no density (a Markov kernel)."""
+
+    def statistics(self, batch: Batch, z: Int[Tensor, "S B N"], log_joint: Float[Tensor, "S B"]) -> dict[str, Tensor]:
+        """What ``update`` needs to know of this batch: tensors whose first axis is the batch's.
+
+        Args:
+            batch: the data.
+            z: all codes of the E-step, those that this behaviour drew first.
+            log_joint: their log p(x, z).
+        """
+        return {}
+
+    def update(self, statistics: Mapping[str, Tensor]) -> None:
+        """Writes the memory, once a step; without rows (a step without E-step) there is nothing to write."""
 
 
 class OnPolicy(Behaviour):
@@ -89,3 +108,66 @@ class FromPosterior(OnPolicy):
     def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> tuple[Int[Tensor, "S B N"], CodeDistribution | None]:
         """Samples of the teacher, and its distribution."""
         return super().forward(model, self.teacher(model, batch.x, batch.c), batch, noise)
+
+
+class Moved(Behaviour):
+    """Another behaviour's codes, after some steps of a Markov kernel. What comes out has no density.
+
+    Args:
+        behaviour: where the codes come from.
+        kernel: one of ``moves``.
+        steps: how many.
+    """
+
+    on_policy = False
+
+    def __init__(self, behaviour: Behaviour, kernel: Kernel, steps: int = 1) -> None:
+        super().__init__(behaviour.samples)
+        self.behaviour, self.kernel, self.steps = behaviour, kernel, steps
+
+    def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> tuple[Int[Tensor, "S B N"], None]:
+        """The moved codes."""
+        z, _ = self.behaviour(model, q, batch, noise)
+        return self.kernel(model, q, batch, z, noise, self.steps), None
+
+    def statistics(self, batch: Batch, z: Int[Tensor, "S B N"], log_joint: Float[Tensor, "S B"]) -> dict[str, Tensor]:
+        """What the wrapped behaviour wants to know: it remembers where its codes went."""
+        return self.behaviour.statistics(batch, z, log_joint)
+
+    def update(self, statistics: Mapping[str, Tensor]) -> None:
+        """The wrapped behaviour's memory."""
+        self.behaviour.update(statistics)
+
+
+class Mixed(Behaviour):
+    """Several behaviours at once: S is the sum of theirs. Each learns from the codes of all. As a mixture its codes are given no density.
+
+    Args:
+        behaviours: at least one.
+    """
+
+    def __init__(self, behaviours: Sequence[Behaviour]) -> None:
+        if not behaviours:
+            raise ValueError("Mixed mixes at least one behaviour, and got none")
+        super().__init__(sum(behaviour.samples for behaviour in behaviours))
+        self.behaviours = nn.ModuleList(behaviours)
+        self.on_policy = all(behaviour.on_policy for behaviour in behaviours)
+
+    def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> tuple[Int[Tensor, "S B N"], None]:
+        """The codes of each, one behaviour after the other."""
+        return torch.cat([behaviour(model, q, batch, noise)[0] for behaviour in self.behaviours]), None
+
+    def statistics(self, batch: Batch, z: Int[Tensor, "S B N"], log_joint: Float[Tensor, "S B"]) -> dict[str, Tensor]:
+        """What each of them wants to know, under its number."""
+        rows, drawn = {}, 0
+        for number, behaviour in enumerate(self.behaviours):
+            own_first = behaviour.statistics(batch, z.roll(-drawn, 0), log_joint.roll(-drawn, 0))
+            rows |= {f"{number}.{key}": value for key, value in own_first.items()}
+            drawn += behaviour.samples
+        return rows
+
+    def update(self, statistics: Mapping[str, Tensor]) -> None:
+        """The memory of each."""
+        for number, behaviour in enumerate(self.behaviours):
+            mark = f"{number}."
+            behaviour.update({key.removeprefix(mark): value for key, value in statistics.items() if key.startswith(mark)})

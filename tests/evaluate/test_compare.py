@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentcomp.data import Split
+from latentcomp.data.split import Split
 from latentcomp.evaluate.compare import Comparison, compare
 from latentcomp.evaluate.protocol import Budget
 from latentcomp.learners.em import EM

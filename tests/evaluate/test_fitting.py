@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentcomp.data import Split
+from latentcomp.data.split import Split
 from latentcomp.evaluate.exact import exact
 from latentcomp.evaluate.fitting import fit_prior, fit_proposal, with_prior
 from latentcomp.evaluate.protocol import default_prior

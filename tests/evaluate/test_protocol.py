@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentcomp import enumeration
-from latentcomp.data import Split
+from latentcomp.data.split import Split
 from latentcomp.evaluate import protocol
 from latentcomp.evaluate.exact import exact, log_px
 from latentcomp.evaluate.protocol import Budget, judge, train
