@@ -15,11 +15,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from experiments import settings
-from experiments.execute import Progress, build, optimizer, pictures, plain
+from experiments.descent import optimizer
+from experiments.execute import Progress, build, pictures, plain
 from latentcomp import checkpoint
-from latentcomp.data.batches import Batches
 from latentcomp.evaluate.exact import exact
-from latentcomp.evaluate.protocol import Measure, Training, mean, train
+from latentcomp.evaluate.protocol import Measure, mean
+from latentcomp.evaluate.training import Training, train
 from latentcomp.model import LatentVariableModel
 from latentcomp.train import fit
 
@@ -41,7 +42,7 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     descent = optimizer(config, learner)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(descent, config.budget.updates)
     curve, best, kept, looking, start = [], float("inf"), learner.state_dict(), 0.0, time.perf_counter()
-    for step, _ in enumerate(fit(model, learner, Batches(data.train, config.budget.size, config.budget.updates, config.seed), descent), 1):
+    for step, _ in enumerate(fit(model, learner, data.batches(config.budget.size, config.budget.updates, config.seed), descent), 1):
         schedule.step()
         if step % config.budget.every == 0:
             look = time.perf_counter()

@@ -2,40 +2,46 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 
+from experiments.descent import descent
 from latentcomp import checkpoint
 from latentcomp.data.split import Split
 from latentcomp.enumeration import all_codes, enumerable
-from latentcomp.evaluate.protocol import Budget, Judgement, Measure, Training, judge, train
+from latentcomp.evaluate.protocol import Judgement, Measure, default_prior, judge
+from latentcomp.evaluate.training import Budget, Descent, Training, train
 from latentcomp.evaluate.usage import usage
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
 from latentcomp.posteriors.exact import Exact
+from latentcomp.posteriors.posterior import Posterior
+from latentcomp.priors import Prior
 
 Progress = Callable[[int], None]
 
 
-def build(config: DictConfig) -> tuple[Split, LatentVariableModel, Learner, torch.optim.Optimizer, Budget]:
-    """Data, model, learner, optimiser and budget of a run, made under its seed."""
+class Built(NamedTuple):
+    """What a run is made of."""
+
+    data: Split
+    model: LatentVariableModel
+    learner: Learner
+    descent: Descent
+    budget: Budget
+
+
+def build(config: DictConfig) -> Built:
+    """Data, model, learner, descent and budget of a run, made under its seed."""
     torch.manual_seed(config.seed)
     data, model, learner = instantiate(config.data), instantiate(config.model), instantiate(config.learner)
-    return data, model, learner, optimizer(config, model, learner), Budget(**{key: value for key, value in config.budget.items() if key in Budget._fields})
-
-
-def optimizer(config: DictConfig, *modules: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all parameters; log Z, one number that all others wait for, at ``log_z_rate`` times the learning rate where a row says so."""
-    named = dict(pair for module in modules for pair in module.named_parameters(prefix=str(id(module))))
-    log_z = [parameter for name, parameter in named.items() if ".log_z." in name]
-    others = [parameter for name, parameter in named.items() if ".log_z." not in name]
-    groups = [{"params": others}, {"params": log_z, "lr": config.optimizer.lr * config.get("log_z_rate", 1)}]
-    return instantiate(config.optimizer)([group for group in groups if group["params"]])
+    limits = {key: value for key, value in config.budget.items() if key in Budget._fields} | {"updates": config.batches}
+    return Built(data, model, learner, descent(config, learner, model), Budget(**limits))
 
 
 def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -53,16 +59,26 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     Raises:
         NonFiniteLoss: names the step, the learner and the term; the file holds the last good state.
     """
-    data, model, learner, descent, budget = build(config)
+    data, model, learner, descending, budget = build(config)
 
     def watch(step: int, _: dict[str, float]) -> None:
         if states is not None:
-            checkpoint.save(states, {"model": model, "learner": learner, "optimizer": descent})
+            checkpoint.save(states, {"model": model, "learner": learner, "optimizer": descending.optimizer})
         progress(step)
 
-    training = train(model, learner, data, descent, budget, config.seed, watch)
-    judgement = judge(model, learner, data, budget, config.seed)
+    training = train(model, learner, data, descending, budget, config.seed, watch)
+    judgement = judge(model, learner, data, budget, config.seed, _prior(config), _proposal(config))
     return _records(config, row, training, judgement), pictures(model, judgement.model, learner, data, training)
+
+
+def _prior(config: DictConfig) -> Callable[[LatentVariableModel], Prior]:
+    """What makes the second stage's prior."""
+    return default_prior if config.prior is None else lambda model: instantiate(config.prior)
+
+
+def _proposal(config: DictConfig) -> Callable[[], Posterior] | None:
+    """What makes the proposal of importance sampling."""
+    return None if config.proposal is None else lambda: instantiate(config.proposal)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from latentcomp.batch import Batch
 from latentcomp.codebook import Codebook, EMACodebook
 from latentcomp.data import Batches, Split, digits, mnist
 from latentcomp.evaluate.compare import Comparison, compare
-from latentcomp.evaluate.protocol import Budget
+from latentcomp.evaluate.training import Budget
 from latentcomp.learners.em import EM
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.gumbel_softmax import GumbelSoftmax, Relaxation

@@ -20,6 +20,7 @@ LAYERS = [
     {"model"},
     {"enumeration"},
     {"posteriors"},
+    {"moves"},
     {"phases"},
     {"learners"},
     {"train", "data"},

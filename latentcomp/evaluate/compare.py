@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 from latentcomp.data.split import Split
-from latentcomp.evaluate.protocol import Budget, Measure, default_prior, judge, train
+from latentcomp.evaluate.protocol import Measure, default_prior, judge
+from latentcomp.evaluate.training import Budget, train
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel
 from latentcomp.posteriors.posterior import Posterior

@@ -36,16 +36,16 @@ def fit_prior(
 ) -> LatentVariableModel:
     """The second stage: ``prior`` learns -log p(z) of the codes that the frozen posterior gives the training images, eight draws of each.
 
-    Of the priors passed on the way, the first included, the one with the best loss on codes of the validation images is kept.
+    Of the priors passed on the way, the first included, the one with the best loss on codes of (at most 1,000) validation images is kept.
 
     Returns:
         The model under the fitted prior; the given model is left as it was.
     """
-    codes, held_out = (_codes(model, posterior, x, seed + part) for part, x in enumerate((data.train, data.validation)))
+    codes, held_out = (_codes(model, posterior, x, seed + part) for part, x in enumerate((data.train, data.validation[:1000])))
     optimizer = torch.optim.Adam(prior.parameters(), rate, fused=True)
     best, kept = float("inf"), prior.state_dict()
     for update in range(updates + 1):
-        if update % 10 == 0 or update == updates:
+        if update % max(10, updates // 30) == 0 or update == updates:
             with torch.no_grad():
                 loss = float(-prior().log_prob(held_out).mean())
             if loss < best:
@@ -60,10 +60,10 @@ def fit_prior(
 
 
 @torch.no_grad()
-def _codes(model: LatentVariableModel, posterior: Posterior, x: Tensor, seed: int) -> Int[Tensor, "n N"]:
+def _codes(model: LatentVariableModel, posterior: Posterior, x: Tensor, seed: int, chunk: int = 1024) -> Int[Tensor, "n N"]:
     """Eight draws of the codes of each image."""
-    noise = Noise(seed, 0, torch.arange(len(x), device=x.device))
-    return posterior(model, x).sample((8,), noise).flatten(0, 1)
+    rows = torch.arange(len(x), device=x.device).split(chunk)
+    return torch.cat([posterior(model, x[row]).sample((8,), Noise(seed, 0, row)).flatten(0, 1) for row in rows])
 
 
 def fit_proposal(
@@ -77,6 +77,6 @@ def fit_proposal(
     learner = GFlowNetEM(posterior, behaviour=OnPolicy(4), schedule=OnlyE(), sleep=Sleep() if model.likelihood.normalised else None)
     learner.seed = seed
     frozen = copy.deepcopy(model).requires_grad_(False)
-    for _ in fit(frozen, learner, Batches(data.train, min(size, len(data.train)), updates, seed), torch.optim.Adam(learner.parameters(), rate, fused=True)):
+    for _ in fit(frozen, learner, data.batches(size, updates, seed), torch.optim.Adam(learner.parameters(), rate, fused=True)):
         pass
     return posterior

@@ -7,9 +7,10 @@ import torch
 
 from latentcomp import enumeration
 from latentcomp.data.split import Split
-from latentcomp.evaluate import protocol
+from latentcomp.evaluate import training as protocol
 from latentcomp.evaluate.exact import exact, log_px
-from latentcomp.evaluate.protocol import Budget, judge, train
+from latentcomp.evaluate.protocol import judge
+from latentcomp.evaluate.training import Budget, train
 from latentcomp.learners.em import EM
 from latentcomp.priors import Uniform
 from tests.learners.contract import LEARNERS, adam, assert_same, made, state
@@ -46,7 +47,7 @@ def test_train_looks_at_the_exact_validation_nll_and_counts_only_training():
     best = min(training.curve, key=lambda look: look["val_nll"])
     assert best["step"] == training.best_step
     assert best["val_nll"] == pytest.approx(-float(log_px(model, DATA.validation).mean()))
-    assert {"step", "val_nll", "m_loss"} == set(best)
+    assert {"step", "val_nll", "seconds", "m_loss"} == set(best)
 
 
 def test_train_refuses_validation_images_that_the_model_cannot_explain():

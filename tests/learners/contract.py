@@ -17,9 +17,11 @@ from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.learners.vqgan import VQGAN
 from latentcomp.learners.wake_sleep import WakeSleep
 from latentcomp.model import LatentVariableModel
-from latentcomp.phases.behaviour import Exploring, OnPolicy
+from latentcomp.moves import Gibbs, LocalSearch
+from latentcomp.phases.behaviour import Exploring, Mixed, Moved, OnPolicy
 from latentcomp.phases.e_step import AmortisedLogZ, LogVariance, ScalarLogZ, TrajectoryBalance, WakePhi
 from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Sampled
+from latentcomp.phases.replay import Memory, Replay
 from latentcomp.phases.schedule import Period, Threshold, Together
 from latentcomp.phases.sleep import Sleep
 from latentcomp.posteriors.exact import Exact, Mode
@@ -27,6 +29,12 @@ from latentcomp.train import fit
 from tests.scenarios import FEATURES, WIDTH, posterior, tiny_images, tiny_model
 
 STATE = 2 * WIDTH  # the context of a softmax-distance posterior is its encoder's output, N D numbers
+
+
+def memory(capacity: int = 4) -> Memory:
+    """For the positions that ``batches`` gives its data."""
+    return Memory(len(X) + 100, 2, capacity)
+
 
 LEARNERS: dict[str, Callable[[], Learner]] = {
     "em_soft": EM,
@@ -49,6 +57,12 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "gflownet_scalar_log_z": lambda: GFlowNetEM(posterior("softmax_distance"), TrajectoryBalance(ScalarLogZ()), schedule=Period(2, 1)),
     "gflownet_threshold": lambda: GFlowNetEM(
         posterior("softmax_distance"), TrajectoryBalance(AmortisedLogZ(STATE, 4)), schedule=Threshold(3.0, 3, 0.5), m_step=ImportanceWeighted(3)
+    ),
+    "gflownet_replay": lambda: GFlowNetEM(
+        posterior("prefix_mlp"), LogVariance(), Mixed([Exploring(2, 0.1), Replay(memory(), 2), Moved(Replay(memory()), Gibbs())]), sleep=Sleep(0.5)
+    ),
+    "gflownet_local_search": lambda: GFlowNetEM(
+        posterior("transformer"), TrajectoryBalance(AmortisedLogZ(FEATURES, 4)), Moved(Replay(memory(3), 3), LocalSearch(0.1), 2), Period(2, 1)
     ),
 }
 CODEBOOKS: dict[str, Callable[[int, int], Codebook]] = {
