@@ -1,6 +1,7 @@
 """Configurations: composing a row of a table, and saying what exists where something does not."""
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 CONF = Path(__file__).parent / "conf"
 
 OmegaConf.register_new_resolver("repeat", lambda value, times: OmegaConf.create([value] * times), replace=True)
+OmegaConf.register_new_resolver("minus_log", lambda value, codes: value - math.log(codes), replace=True)
+OmegaConf.register_new_resolver("half", lambda value: value // 2, replace=True)
 
 
 class UnknownName(SystemExit):
@@ -83,7 +86,7 @@ def _explained(error: HydraException, overrides: Sequence[str]) -> UnknownName:
             options = [str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml")]
             if value not in options:
                 return unknown(key, value, options)
-        elif not _exists(key):
+        elif key in str(error) and not _exists(key):
             return unknown("setting", key, _settings())
     return UnknownName(f"error: {error}")
 

@@ -5,7 +5,7 @@ import torch
 
 from latentcomp.data.split import Split
 from latentcomp.evaluate.compare import Comparison, compare
-from latentcomp.evaluate.protocol import Budget
+from latentcomp.evaluate.training import Budget
 from latentcomp.learners.em import EM
 from latentcomp.learners.straight_through import StraightThrough
 from tests.scenarios import posterior, tiny_images, tiny_model
