@@ -14,8 +14,11 @@ from latentcomp.learners.em import EM
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.gumbel_softmax import GumbelSoftmax, Relaxation
 from latentcomp.learners.learner import Learner, Loss
+from latentcomp.learners.memoised_wake_sleep import MemoisedWakeSleep
+from latentcomp.learners.monte_carlo_em import MonteCarloEM
 from latentcomp.learners.reinforce import Reinforce
 from latentcomp.learners.straight_through import StraightThrough
+from latentcomp.learners.vimco import Vimco
 from latentcomp.learners.vqgan import VQGAN
 from latentcomp.learners.wake_sleep import WakeSleep
 from latentcomp.model import LatentVariableModel
@@ -23,5 +26,6 @@ from latentcomp.train import NonFiniteLoss, fit
 
 __all__ = [
     "EM", "VQGAN", "Batch", "Batches", "Budget", "Codebook", "Comparison", "EMACodebook", "GFlowNetEM", "GumbelSoftmax", "LatentVariableModel",
-    "Learner", "Loss", "NonFiniteLoss", "Reinforce", "Relaxation", "Split", "StraightThrough", "WakeSleep", "__version__", "compare", "digits", "fit", "mnist",
+    "Learner", "Loss", "MemoisedWakeSleep", "MonteCarloEM", "NonFiniteLoss", "Reinforce", "Relaxation", "Split", "StraightThrough", "Vimco", "WakeSleep",
+    "__version__", "compare", "digits", "fit", "mnist",
 ]  # fmt: skip

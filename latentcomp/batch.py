@@ -12,7 +12,7 @@ class Batch(NamedTuple):
     Attributes:
         x: ``(B, C, H, W)`` images.
         c: the condition of each example, for a prior p(z|c); ``(B, ...)`` or None.
-        z: ``(B, N)`` precomputed codes, or None.
+        z: ``(B, N)`` precomputed codes, or None; within a step, the ``(S, B, N)`` codes of its E-step.
         index: ``(B,)`` long, the position of each example in its set: it keys the noise, replay and memories.
     """
 

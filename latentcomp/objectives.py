@@ -11,7 +11,7 @@ apart is that their optimum stays where it is for samples of any behaviour polic
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -37,6 +37,59 @@ def log_variance_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B
     return (log_joint.detach() - log_q).var(0).mean()
 
 
+def detailed_balance_loss(log_flow: Float[Tensor, "S B N"], log_q_steps: Float[Tensor, "S B N"], log_joint: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
+    """mean over sites i of (log F(z_<i) + log q(z_i|z_<i, x) - log F(z_<=i))^2, with a gradient in flows and log q (Bengio et al., 2023; P_B = 1).
+
+    ``log_flow`` is log F of the N incomplete prefixes, the empty one first; the flow of the complete one is p(x, z). Zero where F(z_<=i) is the sum of
+    p(x, z) over all continuations and q = p(z|x); the flow of the empty prefix is then p(x).
+    """
+    return _nodes(log_flow, log_q_steps, log_joint).diff(dim=-1).square().mean()
+
+
+def sub_trajectory_balance_loss(
+    log_flow: Float[Tensor, "S B N"], log_q_steps: Float[Tensor, "S B N"], log_joint: Float[Tensor, "S B"], lambda_: float
+) -> Float[Tensor, ""]:
+    """mean of sum_{i<j} w_ij (log F(z_<=i) + sum_{i<k<=j} log q(z_k|z_<k, x) - log F(z_<=j))^2, 0 <= i < j <= N (Madan et al., 2023).
+
+    w_ij ~ lambda^(j-i), normalised to sum to one over all N (N + 1) / 2 sub-trajectories ("SubTB(lambda)"): detailed balance as lambda -> 0, trajectory
+    balance as lambda -> infinity, all alike at 1. Flows, gradient and zero are those of ``detailed_balance_loss``.
+    """
+    nodes = _nodes(log_flow, log_q_steps, log_joint)
+    i, j = torch.triu_indices(nodes.shape[-1], nodes.shape[-1], 1, device=nodes.device)
+    weights = ((j - i).to(nodes.dtype) * math.log(lambda_)).softmax(0)
+    return ((nodes[..., i] - nodes[..., j]).square() * weights).sum(-1).mean()
+
+
+def _nodes(log_flow: Float[Tensor, "S B N"], log_q_steps: Float[Tensor, "S B N"], log_joint: Float[Tensor, "S B"]) -> Float[Tensor, "S B N1"]:
+    """log F(z_<=i) - sum_{k<=i} log q(z_k|z_<k, x), i = 0..N: the residual of a sub-trajectory is the difference of its ends, and balance is constancy."""
+    flows = torch.cat([log_flow, log_joint.detach().unsqueeze(-1)], -1)
+    return flows - torch.cat([torch.zeros_like(log_q_steps[..., :1]), log_q_steps.cumsum(-1)], -1)
+
+
+def vimco_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
+    """A surrogate whose gradient in log q and log p estimates that of -E_q[L], L = log (1/S) sum_s w_s, w_s = p(x, z_s) / q(z_s|x).
+
+    -mean_B [ sum_s (L - L_-s) log q(z_s|x) + L ], where in L_-s the mean of the other samples' log w stands for log w_s (Mnih and Rezende, 2016): each sample
+    is credited with what it adds to the bound. Only the first factor is held fixed. S >= 2 samples of q itself.
+    """
+    log_w = log_joint - log_q
+    bound, fixed = iwae(log_w), log_w.detach()
+    samples = len(fixed)
+    others = (fixed.sum(0) - fixed) / (samples - 1)
+    own = torch.eye(samples, dtype=torch.bool, device=fixed.device).unsqueeze(-1)
+    without = torch.where(own, others, fixed).logsumexp(1) - math.log(samples)
+    return -(((bound.detach() - without) * log_q).sum(0) + bound).mean()
+
+
+def truncated_loss(log_p: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], repeated: Bool[Tensor, "S B"]) -> Float[Tensor, ""]:
+    """-mean_B sum_s w_s log_p_s, w_s ~ p(x, z_s) over the distinct codes of a datum: E of the truncated posterior, normalised over a set of codes.
+
+    With log q for ``log_p`` the cross-entropy that trains q; with log p(x, z) the M-step, whose gradient is that of -log sum_s p(x, z_s) over the set, a
+    lower bound of log p(x) (Hewitt et al., 2020; Guiraud et al., 2020). ``repeated`` marks codes that are in the set already. The weights are held fixed.
+    """
+    return -(_weights(log_joint.masked_fill(repeated, -math.inf)) * log_p).sum(0).mean()
+
+
 def leave_one_out_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
     """A surrogate whose gradient in log q estimates that of KL(q || p(z|x)): mean w_s (l_s - mean_{t != s} l_t) log q(z_s|x).
 
@@ -56,8 +109,8 @@ def wake_phi_loss(log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], 
     return -(_weights(log_joint - log_b) * log_q).sum(0).mean()
 
 
-def sleep_loss(log_q: Float[Tensor, "B"]) -> Float[Tensor, ""]:
-    """-mean log q(z|x) over dreams (x, z) ~ p: E_p(x)[KL(p(z|x) || q)] up to a constant (Hinton et al., 1995)."""
+def sleep_loss(log_q: Float[Tensor, "*S B"]) -> Float[Tensor, ""]:
+    """-mean log q(z|x) over dreams (x, z) ~ p: E_p(x)[KL(p(z|x) || q)] up to a constant (Hinton et al., 1995); over data, with z ~ p(z|x), the same."""
     return -log_q.mean()
 
 

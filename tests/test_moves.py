@@ -13,7 +13,8 @@ from latentcomp.model import LatentVariableModel
 from latentcomp.moves import Gibbs, GibbsSweep, GreedyLocalSearch, LocalSearch
 from latentcomp.nn.mlp import ImageDecoder
 from latentcomp.noise import Noise
-from latentcomp.posteriors.exact import Exact
+from latentcomp.posteriors.exact import Exact, Mode
+from latentcomp.posteriors.posterior import Posterior
 from latentcomp.priors import Uniform
 from tests.frequencies import assert_frequencies, positions
 from tests.scenarios import IMAGE, WIDTH, brute_force_log_joint, posterior, tiny_images, tiny_model
@@ -29,6 +30,7 @@ CASES = {
     "local": (LocalSearch(), "prefix_mlp"),
     "local_transformer": (LocalSearch(*EXPLORATION), "transformer"),
     "local_factorised": (LocalSearch(*EXPLORATION), "factorised"),
+    "local_table": (LocalSearch(*EXPLORATION), "table"),
     "greedy": (GreedyLocalSearch(), "prefix_mlp"),
 }
 
@@ -57,11 +59,28 @@ def suffix_kernel(p: torch.Tensor, b: torch.Tensor, greedy: bool) -> torch.Tenso
     return t
 
 
+def made(kind: str) -> Posterior:
+    """A posterior of any kind; the table's is that of another model, so that it is not exact."""
+    return Teacher(tiny_model(N, K, seed=5)) if kind == "table" else posterior(kind, N, K)
+
+
+class Teacher(Exact):
+    """The exact posterior of one model, whatever model asks."""
+
+    def __init__(self, teacher: LatentVariableModel) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, model, x, c=None):
+        """The teacher's posterior."""
+        return super().forward(self.teacher, x, c)
+
+
 def setting(case: str):
     """Model, posterior of X, the exact posterior's probabilities by brute force, the kernel, and its transition matrix."""
     kernel, kind = CASES[case]
     model = tiny_model(N, K, learned_prior=True)
-    q = posterior(kind, N, K)(model, X)
+    q = made(kind)(model, X)
     p = brute_force_log_joint(model, X).detach()[0].softmax(-1)
     if isinstance(kernel, GibbsSweep):
         t = reduce(torch.matmul, [site_kernel(p, site) for site in range(N)])
@@ -100,7 +119,7 @@ def test_moves_have_the_frequencies_of_the_transition_matrix(case, steps):
 @pytest.mark.parametrize("case", CASES)
 def test_each_step_says_log_joint_of_its_codes_and_each_datum_has_its_own(case):
     model, x = tiny_model(N, K), tiny_images(4)
-    q = posterior(CASES[case][1], N, K)(model, x)
+    q = made(CASES[case][1])(model, x)
     z = CODES[torch.arange(5 * 4).view(5, 4) % M]
     new, log_joint = CASES[case][0].step(model, q, Batch(x), z, Noise(0, 0, torch.arange(4)), None)
     assert new.shape == z.shape
@@ -112,8 +131,8 @@ def test_a_part_of_the_batch_moves_as_it_would_in_the_whole(case):
     model, x = tiny_model(N, K), tiny_images(4)
     kernel, kind = CASES[case]
     z = CODES[torch.arange(3 * 4).view(3, 4) % M]
-    whole = kernel(model, posterior(kind, N, K)(model, x), Batch(x), z, Noise(0, 0, torch.arange(4)), 3)
-    part = kernel(model, posterior(kind, N, K)(model, x[2:]), Batch(x[2:]), z[:, 2:], Noise(0, 0, torch.arange(2, 4)), 3)
+    whole = kernel(model, made(kind)(model, x), Batch(x), z, Noise(0, 0, torch.arange(4)), 3)
+    part = kernel(model, made(kind)(model, x[2:]), Batch(x[2:]), z[:, 2:], Noise(0, 0, torch.arange(2, 4)), 3)
     assert torch.equal(whole[:, 2:], part)
 
 
@@ -141,10 +160,10 @@ def test_the_chunk_changes_nothing_but_memory():
     assert torch.equal(whole, parts)
 
 
-def test_local_search_needs_a_posterior_that_can_go_on_from_a_prefix():
+def test_what_cannot_go_on_from_a_prefix_and_settings_without_sense_are_refused():
     model = tiny_model(N, K)
-    with pytest.raises(TypeError, match="TableCodes cannot draw the rest of a sequence: choose a posterior such as Autoregressive"):
-        LocalSearch()(model, Exact()(model, X), Batch(X), CODES.unsqueeze(1), Noise(0, 0, torch.arange(1)))
+    with pytest.raises(TypeError, match="PointCodes cannot draw the rest of a sequence: choose a posterior such as Autoregressive"):
+        Mode(Exact())(model, X).redraw(CODES.unsqueeze(1), torch.zeros(M, 1, dtype=torch.long), Noise(0, 0, torch.arange(1)))
     with pytest.raises(ValueError, match=r"epsilon is a probability.*got 1.5"):
         LocalSearch(1.5)
     with pytest.raises(ValueError, match="at least one image at a time, got chunk=0"):

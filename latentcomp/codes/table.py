@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latentcomp.codes.distribution import CodeDistribution, checked_exploration, flattened
+from latentcomp.codes.distribution import CodeDistribution, checked_exploration, flattened, inverse_cdf
 from latentcomp.noise import Noise
 
 
@@ -50,6 +50,16 @@ class TableCodes(CodeDistribution):
         """log q(z), in nats, looked up."""
         log_p = self.log_p.expand(*z.shape[:-1], self.log_p.shape[-1])
         return log_p.gather(-1, self._position(z).unsqueeze(-1)).squeeze(-1)
+
+    @torch.no_grad()
+    def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
+        """A draw among the sequences that agree with z before the cut."""
+        sequences = self._sequence(torch.arange(self.log_p.shape[-1], device=z.device))
+        behind = torch.arange(z.shape[-1], device=z.device) >= cut.unsqueeze(-1)
+        agree = ((sequences == z.unsqueeze(-2)) | behind.unsqueeze(-2)).all(-1)
+        u = noise.uniform(z.shape[:-2], (), torch.float64)
+        new = self._sequence(inverse_cdf(self.log_p.double().masked_fill(~agree, -math.inf).log_softmax(-1), u))
+        return new, self.log_prob(new)
 
     def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
         """log q(z_i | z_<i): the ratio of two sums over the continuations of a prefix."""

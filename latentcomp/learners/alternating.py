@@ -63,7 +63,9 @@ class Alternating(Learner):
             if update == BOTH:
                 yield self.both(model, batch, noise)
             elif update == E:
-                yield from self.e_step(model, batch, noise)
+                for loss in self.e_step(model, batch, noise):
+                    yield loss
+                    batch = _with_codes(batch, loss)
             else:
                 yield self.maximisation(model, batch, noise)
             if update in (E, BOTH) and self.sleep is not None and self.sleep.due(self.seed, self.step):
@@ -84,11 +86,10 @@ class Alternating(Learner):
         with torch.no_grad():
             z, b = self.behaviour(model, q, batch, noise)
             log_joint = model.log_joint(batch.x, z, batch.c)
-        log_q = q.log_prob(z)
-        loss = self.objective(q, log_q, log_joint, self._log_b(z, log_q, b))
+        loss, log_q = self.objective.on_codes(q, z, log_joint, lambda log_q: self._log_b(z, log_q, b))
         metrics = {"e_loss": loss.detach(), "log_q": log_q.detach().mean(), "log_joint": log_joint.mean()}
         rows = self.behaviour.statistics(batch, z, log_joint)
-        return Loss("E-step", loss, trainable(self), metrics, {"e_loss": loss.detach().expand(batch.size), **rows})
+        return Loss("E-step", loss, trainable(self), metrics, {"e_loss": loss.detach().expand(batch.size), **rows}, codes=z)
 
     def _log_b(self, z: Tensor, log_q: Tensor, b: CodeDistribution | None) -> Tensor:
         """Log b(z|x), computed only where it is needed and differs from log q."""
@@ -106,13 +107,16 @@ class Alternating(Learner):
         """One update of theta."""
         with torch.no_grad():
             q = self.posterior(model, batch.x, batch.c)
+            if self.m_step.from_behaviour and batch.z is None:
+                batch = batch._replace(z=self.behaviour(model, q, batch, noise)[0])
         loss = self.m_step(model, q, batch, noise)
         return Loss("M-step", loss, trainable(model), {"m_loss": loss.detach()})
 
     def both(self, model: LatentVariableModel, batch: Batch, noise: Noise) -> Loss:
         """One update of theta and phi, on the sum of the two losses. A posterior that borrows the model's codebook lets it hear both, as in the ELBO."""
-        m = self.maximisation(model, batch, noise)
+        m = None if self.m_step.from_behaviour else self.maximisation(model, batch, noise)
         e = list(self.e_step(model, batch, noise))
+        m = m or self.maximisation(model, _with_codes(batch, *e), noise)
         value = m.value + sum(loss.value for loss in e)
         metrics = {key: metric for loss in (m, *e) for key, metric in loss.metrics.items()}
         statistics = {key: rows for loss in e for key, rows in loss.statistics.items()}
@@ -123,6 +127,12 @@ class Alternating(Learner):
         self.schedule.update(self.step, statistics)
         self.behaviour.update(statistics)
         super().update(model, statistics)
+
+
+def _with_codes(batch: Batch, *losses: Loss) -> Batch:
+    """The batch with the codes that the losses learned from."""
+    codes = [loss.codes for loss in losses if loss.codes is not None]
+    return batch._replace(z=codes[-1]) if codes else batch
 
 
 def _check(objective: Objective, behaviour: Behaviour, schedule: Schedule) -> None:
@@ -136,15 +146,10 @@ def _check(objective: Objective, behaviour: Behaviour, schedule: Schedule) -> No
             f"{type(schedule).__name__} compares the E-step's loss with a threshold, but {type(objective).__name__} is a surrogate whose value says nothing "
             "about q, only its gradient does: use LogVariance, TrajectoryBalance with AmortisedLogZ, or a Period"
         )
-    if objective.off_policy:
-        return
-    remedy = "use AmortisedLogZ or LogVariance; TrajectoryBalance(..., faithful=True) repeats the published code knowingly"
-    if not behaviour.on_policy:
+    if not objective.off_policy and not behaviour.on_policy:
+        raise ValueError(objective.refusal.format(behaviour=type(behaviour).__name__))
+    if not objective.off_policy and schedule.reads_loss:
         raise ValueError(
-            f"a scalar log Z is biased off-policy: for x whose log p(x) differs from it, {type(behaviour).__name__} samples push q away from p(z|x); {remedy}"
-        )
-    if schedule.reads_loss:
-        raise ValueError(
-            "with a scalar log Z the loss has the floor Var_x log p(x), whatever q: "
-            f"{type(schedule).__name__} would compare that with its threshold, not the quality of q; {remedy}"
+            f"with a scalar log Z the loss has the floor Var_x log p(x), whatever q: {type(schedule).__name__} would compare that with its threshold, not the "
+            "quality of q; use AmortisedLogZ or LogVariance; TrajectoryBalance(..., faithful=True) repeats the published code knowingly"
         )

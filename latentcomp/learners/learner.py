@@ -30,6 +30,7 @@ class Loss(NamedTuple):
         metrics: scalars to log, without a gradient; means over the batch.
         statistics: tensors of rows, which the loop concatenates over micro-batches and hands to ``Learner.update``.
         output: the reconstruction ``(B, C, H, W)``, where there is one.
+        codes: the codes ``(S, B, N)`` that it learned from, where later updates of the step may want them.
     """
 
     term: str
@@ -38,6 +39,7 @@ class Loss(NamedTuple):
     metrics: Mapping[str, Tensor] = {}
     statistics: Mapping[str, Tensor] = {}
     output: Tensor | None = None
+    codes: Tensor | None = None
 
 
 class Learner(nn.Module, ABC):

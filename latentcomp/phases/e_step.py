@@ -4,13 +4,15 @@ Each object here is an equation of ``objectives.py`` together with the parameter
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from latentcomp import objectives
 from latentcomp.codes.distribution import CodeDistribution
+from latentcomp.codes.support import repeated
 
 
 class Objective(nn.Module, ABC):
@@ -21,12 +23,21 @@ class Objective(nn.Module, ABC):
         off_policy: whether its optimum stays where it is when the behaviour policy is not q.
         comparable: whether its value says how good q is, so that a threshold may read it.
         weighs: whether it weighs samples by the density of the behaviour policy, and so needs one.
+        refusal: what is wrong with a behaviour policy other than q, for one that is not ``off_policy``.
     """
 
     least_samples = 1
     off_policy = True
     comparable = True
     weighs = False
+    refusal = ""
+
+    def on_codes(
+        self, q: CodeDistribution, z: Int[Tensor, "S B N"], log_joint: Float[Tensor, "S B"], log_b: Callable[[Tensor], Tensor]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "S B"]]:
+        """The loss of the codes z, and their log q(z|x); ``log_b`` gives log b(z|x) from log q. For objectives that see more of z than log q."""
+        log_q = q.log_prob(z)
+        return self(q, log_q, log_joint, log_b(log_q)), log_q
 
     @abstractmethod
     def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
@@ -78,6 +89,10 @@ class TrajectoryBalance(Objective):
         self.log_z, self.per_site = log_z, per_site
         self.scalar = isinstance(log_z, ScalarLogZ) and not faithful
         self.off_policy = not self.scalar
+        self.refusal = (
+            "a scalar log Z is biased off-policy: for x whose log p(x) differs from it, {behaviour} samples push q away from p(z|x); "
+            "use AmortisedLogZ or LogVariance; TrajectoryBalance(..., faithful=True) repeats the published code knowingly"
+        )
 
     def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
         """The squared balance residual."""
@@ -116,3 +131,44 @@ class WakePhi(Objective):
     def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
         """The weighted cross-entropy."""
         return objectives.wake_phi_loss(log_q, log_joint, log_b)
+
+
+class MultiSample(Objective):
+    """The bound of S samples, log (1/S) sum_s p(x, z_s) / q(z_s|x), by VIMCO's estimate of its gradient. Its optimum for large S is not that of the ELBO."""
+
+    least_samples = 2
+    off_policy = False
+    comparable = False
+    refusal = "the bound of S samples is over samples of q; {behaviour} samples are not: use OnPolicy, or WakePhi, which weighs by any density"
+
+    def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
+        """The surrogate loss, with a gradient in log p too where one is recorded."""
+        return objectives.vimco_loss(log_q, log_joint)
+
+
+class CrossEntropy(Objective):
+    """-log q of the behaviour's codes, all alike: KL(p(z|x) || q) up to a constant where they come from p(z|x), as those of Markov chains do in the end."""
+
+    comparable = False
+
+    def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
+        """The cross-entropy."""
+        return objectives.sleep_loss(log_q)
+
+
+class Truncated(Objective):
+    """Cross-entropy from the posterior truncated to the behaviour's distinct codes, whose weights are p(x, z) normalised over them: no density needed."""
+
+    least_samples = 2
+    comparable = False
+
+    def on_codes(
+        self, q: CodeDistribution, z: Int[Tensor, "S B N"], log_joint: Float[Tensor, "S B"], log_b: Callable[[Tensor], Tensor]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "S B"]]:
+        """The weighted cross-entropy; a code that occurs twice counts once."""
+        log_q = q.log_prob(z)
+        return objectives.truncated_loss(log_q, log_joint, repeated(z.movedim(0, 1)).T), log_q
+
+    def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
+        """The same, of codes that are all different."""
+        return objectives.truncated_loss(log_q, log_joint, torch.zeros_like(log_q, dtype=torch.bool))

@@ -1,6 +1,7 @@
-"""M-steps: which codes theta learns from. Each gives -log p(x, z), averaged over codes that the posterior q, never a behaviour policy, chose.
+"""M-steps: which codes theta learns from. Each gives -log p(x, z), averaged over codes that the posterior q chose.
 
-A learned prior is part of p(x, z), so it trains along.
+``Remembered`` alone takes those of the behaviour policy instead, for methods whose E-step finds codes of p(z|x) by other means than q: Markov chains, or a
+memory of the best. A learned prior is part of p(x, z), so it trains along.
 """
 
 from abc import ABC, abstractmethod
@@ -12,13 +13,20 @@ from torch import Tensor, nn
 from latentcomp import objectives
 from latentcomp.batch import Batch
 from latentcomp.codes.distribution import CodeDistribution
+from latentcomp.codes.support import repeated
 from latentcomp.enumeration import log_joint_table
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
 
 
 class MStep(nn.Module, ABC):
-    """A rule that turns q(z|x) into a loss for theta."""
+    """A rule that turns q(z|x) into a loss for theta.
+
+    Attributes:
+        from_behaviour: whether it wants the codes of this step's E-step, or without one new codes of the behaviour, as ``batch.z`` of ``(S, B, N)``.
+    """
+
+    from_behaviour = False
 
     @abstractmethod
     def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> Float[Tensor, ""]:
@@ -68,3 +76,26 @@ class Marginalised(MStep):
         with torch.no_grad():
             log_q = q.table()
         return -objectives.expected_log_joint(log_q, log_joint).mean()
+
+
+class Remembered(MStep):
+    """The behaviour's codes: all alike, as Markov chains on p(z|x) want it, or as the truncated posterior, weighed by p(x, z) over the distinct ones.
+
+    Args:
+        weighted: weigh by p(x, z); then the gradient is that of -log sum_z p(x, z) over the codes at hand.
+    """
+
+    from_behaviour = True
+
+    def __init__(self, weighted: bool = False) -> None:
+        super().__init__()
+        self.weighted = weighted
+
+    def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> Float[Tensor, ""]:
+        """-mean log p(x, z_s), or -mean sum_s w_s log p(x, z_s)."""
+        if batch.z is None:
+            raise ValueError("Remembered learns from the codes that a behaviour found, and the batch has none: use it in a learner, or pass Batch(x, z=codes)")
+        log_joint = model.log_joint(batch.x, batch.z, batch.c)
+        if self.weighted:
+            return objectives.truncated_loss(log_joint, log_joint, repeated(batch.z.movedim(0, 1)).T)
+        return objectives.m_step_loss(log_joint)

@@ -50,13 +50,7 @@ class Memory(nn.Module):
         Raises:
             ValueError: a position outside the memory (where positions lie on a device, an assertion of that device).
         """
-        size = len(self.scores)
-        message = f"positions in the data set must lie in 0..{size - 1}, for the memory was built for size={size} data: build it for the whole training set"
-        inside = ((positions >= 0) & (positions < size)).all()
-        if not positions.is_cpu:
-            torch._assert_async(inside, message)  # reading the answer would wait for the device at every step
-        elif not inside:
-            raise ValueError(f"{message}; got {int(positions.min())}..{int(positions.max())}")
+        check_positions(positions, len(self.scores), type(self).__name__)
         return self.codes[positions].long(), self.scores[positions]
 
     def update(self, positions: Int[Tensor, " B"], z: Int[Tensor, "B S N"], scores: Float[Tensor, "B S"]) -> None:
@@ -89,7 +83,7 @@ class Replay(Behaviour):
 
     def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> tuple[Int[Tensor, "S B N"], None]:
         """Remembered codes."""
-        _check_codes(model, self.memory)
+        check_codes(model, self.memory.codes, type(self.memory).__name__)
         codes, scores = self.memory.recall(batch.positions)
         fresh, _ = self.fresh(model, q, batch, noise)
         order = noise.gumbel((), scores.shape[1:]).masked_fill(scores == -torch.inf, -torch.inf).topk(self.samples, -1)
@@ -106,9 +100,28 @@ class Replay(Behaviour):
             self.memory.update(statistics["positions"], statistics["codes"], statistics["scores"])
 
 
-def _check_codes(model: LatentVariableModel, memory: Memory) -> None:
-    sites, largest = memory.codes.shape[-1], torch.iinfo(memory.codes.dtype).max + 1
+def check_positions(positions: Int[Tensor, " B"], size: int, what: str) -> None:
+    """Refuses data that a memory of ``size`` has no place for.
+
+    Raises:
+        ValueError: names the range; where positions lie on a device, an assertion of that device, since reading the answer would wait for it at every step.
+    """
+    message = f"positions in the data set must lie in 0..{size - 1}, for {what} was built with size={size}: build it for the whole training set"
+    inside = ((positions >= 0) & (positions < size)).all()
+    if not positions.is_cpu:
+        torch._assert_async(inside, message)
+    elif not inside:
+        raise ValueError(f"{message}; got {int(positions.min())}..{int(positions.max())}")
+
+
+def check_codes(model: LatentVariableModel, codes: Tensor, what: str) -> None:
+    """Refuses a model whose codes do not fit in a memory ``(n, M, N)``.
+
+    Raises:
+        ValueError: another number of sites, or more codes than its integers can tell apart.
+    """
+    sites, largest = codes.shape[-1], torch.iinfo(codes.dtype).max + 1
     if len(model.cardinalities) != sites:
-        raise ValueError(f"the memory was built for {sites} sites, the model has {len(model.cardinalities)}")
+        raise ValueError(f"{what} was built for sites={sites}, the model has {len(model.cardinalities)}")
     if max(model.cardinalities) > largest:
-        raise ValueError(f"the memory keeps codes as 16-bit integers, for K up to {largest}; the model has K={max(model.cardinalities)}")
+        raise ValueError(f"{what} keeps codes as 16-bit integers, for K up to {largest}; the model has K={max(model.cardinalities)}")

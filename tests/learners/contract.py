@@ -12,14 +12,19 @@ from latentcomp.learners.em import EM
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.gumbel_softmax import GumbelSoftmax, Relaxation
 from latentcomp.learners.learner import Learner
+from latentcomp.learners.memoised_wake_sleep import MemoisedWakeSleep
+from latentcomp.learners.monte_carlo_em import MonteCarloEM
 from latentcomp.learners.reinforce import Reinforce
 from latentcomp.learners.straight_through import StraightThrough
+from latentcomp.learners.vimco import Vimco
 from latentcomp.learners.vqgan import VQGAN
 from latentcomp.learners.wake_sleep import WakeSleep
 from latentcomp.model import LatentVariableModel
 from latentcomp.moves import Gibbs, LocalSearch
 from latentcomp.phases.behaviour import Exploring, Mixed, Moved, OnPolicy
+from latentcomp.phases.chains import Chains
 from latentcomp.phases.e_step import AmortisedLogZ, LogVariance, ScalarLogZ, TrajectoryBalance, WakePhi
+from latentcomp.phases.flows import DetailedBalance, PrefixFlow, SubTrajectoryBalance
 from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Sampled
 from latentcomp.phases.replay import Memory, Replay
 from latentcomp.phases.schedule import Period, Threshold, Together
@@ -64,13 +69,23 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "gflownet_local_search": lambda: GFlowNetEM(
         posterior("transformer"), TrajectoryBalance(AmortisedLogZ(FEATURES, 4)), Moved(Replay(memory(3), 3), LocalSearch(0.1), 2), Period(2, 1)
     ),
+    "gflownet_detailed_balance": lambda: GFlowNetEM(posterior("prefix_mlp"), DetailedBalance(PrefixFlow(8, 4)), Exploring(2, 0.1)),
+    "gflownet_sub_trajectories": lambda: GFlowNetEM(
+        posterior("transformer"), SubTrajectoryBalance(PrefixFlow(8, 4)), Exploring(2), Threshold(3.0, 3, 0.5), sleep=Sleep(0.5)
+    ),
+    "vimco": lambda: Vimco(posterior("prefix_mlp"), 3),
+    "vimco_period": lambda: Vimco(posterior("factorised"), 2, Period(2, 1), Sleep()),
+    "monte_carlo_em": lambda: MonteCarloEM(posterior("prefix_mlp"), Chains(Gibbs(), len(X) + 100, 2, 2)),
+    "monte_carlo_em_period": lambda: MonteCarloEM(posterior("factorised"), Chains(LocalSearch(), len(X) + 100, 2, 1, 2), Period(2, 1), Sleep()),
+    "memoised_wake_sleep": lambda: MemoisedWakeSleep(posterior("prefix_mlp"), memory(3), sleep=Sleep()),
+    "memoised_together": lambda: MemoisedWakeSleep(posterior("factorised"), memory(3), Moved(Exploring(2, 0.2), Gibbs()), Together()),
 }
 CODEBOOKS: dict[str, Callable[[int, int], Codebook]] = {
     "vq_restart": partial(Codebook, restart=4.0),
     "vq_ema": EMACodebook,
     "vq_ema_restart": partial(EMACodebook, restart=4.0, decay=0.8),
 }
-LEARNED_PRIOR = {"em_soft", "vq_gradient", "reweighted_wake_sleep", "gflownet_log_variance"}
+LEARNED_PRIOR = {"em_soft", "vimco", "gflownet_replay", "vq_gradient", "reweighted_wake_sleep", "gflownet_log_variance"}
 X = tiny_images(60).unique(dim=0)[::3][:12]  # all different
 assert len(X) == 12
 

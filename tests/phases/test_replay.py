@@ -48,7 +48,7 @@ def test_duplicates_do_not_fill_a_memory():
 @pytest.mark.parametrize("index", [[0, 3], [-1, 0]])
 def test_an_index_outside_the_memory_is_refused(index):
     learner = GFlowNetEM(posterior("factorised"), LogVariance(), Replay(Memory(3, 2)))
-    with pytest.raises(ValueError, match=r"positions in the data set must lie in 0..2, for the memory was built for size=3.*whole training set; got"):
+    with pytest.raises(ValueError, match=r"positions in the data set must lie in 0..2, for Memory was built with size=3.*whole training set; got"):
         next(learner.losses(tiny_model(), Batch(X[:2], index=torch.tensor(index))))
 
 
@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_refused():
         Replay(Memory(5, 2, 2), 3)
     with pytest.raises(ValueError, match="at least one datum, site and place, got size=0"):
         Memory(0, 2)
-    with pytest.raises(ValueError, match="built for 4 sites, the model has 2"):
+    with pytest.raises(ValueError, match="Memory was built for sites=4, the model has 2"):
         next(GFlowNetEM(posterior("factorised"), LogVariance(), Replay(Memory(3, 4))).losses(tiny_model(), Batch(X)))
 
 
