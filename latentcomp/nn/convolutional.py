@@ -27,11 +27,13 @@ def convolution(a: int, b: int, kernel: int, stride: int = 1, norm: Norm | None 
 def transposed(channels: int, kernel: int, norm: Norm | None = None) -> list[nn.Module]:
     """A transposed convolution of stride 2 without bias, its normalisation behind it, and a ReLU."""
     layer = nn.ConvTranspose2d(channels, channels, kernel, 2, 1, bias=False)
-    return [layer, *([] if norm is None else [norm(channels)]), nn.ReLU()]
+    return [layer, *([] if norm is None else [norm(channels)]), nn.ReLU(inplace=True)]
 
 
 class Residual(nn.Module):
-    """x + Conv1x1(ReLU(Conv3x3(ReLU(x)))).
+    """r + Conv1x1(ReLU(Conv3x3(r))) with r = ReLU(x).
+
+    The published block reads x + Conv1x1(ReLU(Conv3x3(ReLU(x)))), but its first ReLU works in place, so that what is added is ReLU(x); so it is here.
 
     Args:
         channels: C.
@@ -40,10 +42,11 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, norm: Norm | None = None) -> None:
         super().__init__()
-        self.block = nn.Sequential(nn.ReLU(), *convolution(channels, channels, 3, norm=norm), nn.ReLU(), *convolution(channels, channels, 1, norm=norm))
+        self.block = nn.Sequential(*convolution(channels, channels, 3, norm=norm), nn.ReLU(inplace=True), *convolution(channels, channels, 1, norm=norm))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """The block's output on top of its input."""
+        """The block's output on top of its rectified input."""
+        x = x.relu()
         return x + self.block(x)
 
 
@@ -59,7 +62,7 @@ class ConvEncoder(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             *convolution(1, channels, 4, 2, norm),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             *convolution(channels, channels, 4, 2, norm),
             *convolution(channels, channels, 3, 2, norm),
             Residual(channels, norm),
