@@ -76,9 +76,9 @@ class Values:
         return paired_interval([a[seed] for seed in seeds], [b[seed] for seed in seeds]) if seeds and row != reference else None
 
     def best(self, rows: Iterable[str], metric: str, lower_is_better: bool | None) -> set[str]:
-        """The rows that may be called best, over the seeds that all have; none where fewer than two seeds or no direction can tell."""
+        """The rows that may be called best, over the seeds that all have; none where no direction can tell. Rows with a single seed take no part."""
         values = {row: self.finite(row, metric) for row in rows}
-        values = {row: by_seed for row, by_seed in values.items() if by_seed}
+        values = {row: by_seed for row, by_seed in values.items() if len(by_seed) > 1}
         seeds = sorted(set.intersection(*map(set, values.values()))) if values else []
         if lower_is_better is None or len(seeds) < 2:
             return set()
@@ -113,9 +113,9 @@ def _reason(record: Mapping[str, Any]) -> str:
 
 
 def _reasons(records: Records, spec: Spec) -> list[str]:
-    """Why values are missing: each reason once, in the order of the columns."""
-    missing = [r for metric in spec["columns"] for r in records if r["metric"] == metric and r["value"] is None]
-    return list(dict.fromkeys(map(_reason, missing)))
+    """Why values are missing or not to be trusted: each reason once, in the order of the columns."""
+    noted = [r for metric in spec["columns"] for r in records if r["metric"] == metric and (r["value"] is None or r.get("reason"))]
+    return list(dict.fromkeys(map(_reason, noted)))
 
 
 def _heading(heading: Mapping[str, Any]) -> Heading:
@@ -124,12 +124,15 @@ def _heading(heading: Mapping[str, Any]) -> Heading:
 
 def _column(records: Records, spec: Spec, metric: str, values: Values, reasons: list[str]) -> list[Cell]:
     heading, rows = spec["headings"][metric], spec["rows"]
-    best, missing = values.best(rows, metric, heading["lower_is_better"]), {}
+    best, cells = values.best(rows, metric, heading["lower_is_better"]), {}
+    for row in rows:
+        cells[row] = _cell(values.mean(row, metric), heading["digits"], row in best)
     for record in records:
-        if record["metric"] == metric and record["value"] is None:
-            reason = _reason(record)
-            missing[record["row"]] = Cell("∞" if "infinite" in reason else "–", note=reasons.index(reason) + 1)
-    return [missing.get(row) or _cell(values.mean(row, metric), heading["digits"], row in best) for row in rows]
+        if record["metric"] == metric and (record["value"] is None or record.get("reason")):
+            number = reasons.index(_reason(record)) + 1
+            infinite = Cell("∞" if "infinite" in _reason(record) else "–")
+            cells[record["row"]] = (cells[record["row"]] if record["value"] is not None else infinite)._replace(note=number)
+    return [cells[row] for row in rows]
 
 
 def _differences(values: Values, spec: Spec) -> tuple[Heading, list[Cell]]:
@@ -154,7 +157,9 @@ def _caption(records: Records, spec: Spec, meta: Mapping[str, Any]) -> list[str]
     sources = dict.fromkeys(r["source"] for r in records if r.get("expected") is not None and r["metric"] in metrics and r.get("source"))
     sentences = [str(spec.get("note", "")).strip()]
     if seeds > 1:
-        sentences.append(f"Means over {seeds} seeds, ± half of the interval ({spec['interval']}); no ± where all seeds agree.")
+        fewer = sorted({few for row, few in spec.get("seeds", {}).items() if few < seeds})
+        some = f" ({' or '.join(map(str, fewer))} in rows without ±)" if fewer else ""
+        sentences.append(f"Means over {seeds} seeds{some}, ± half of the interval ({spec['interval']}); no ± where all seeds agree.")
         sentences.append("Bold: the best mean, and those that a paired t-test with Holm's correction over rows does not separate from it (5 %).")
     else:
         sentences.append("A single seed: there are no intervals, and nothing can be called best.")

@@ -28,7 +28,7 @@ def report(steps: int) -> None:
         _steps.put(steps)
 
 
-def side_by_side(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], names: Sequence[str], steps: int, done: int = 0) -> Iterator[tuple[int, Any]]:
+def side_by_side(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], names: Sequence[str], steps: Sequence[int], done: int = 0) -> Iterator[tuple[int, Any]]:
     """Calls ``function(*job)`` for each job in processes, under a progress bar with the time left, and yields (number of the job, result) as they end.
 
     A job that raises yields its exception in place of a result; the others go on.
@@ -37,7 +37,7 @@ def side_by_side(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], 
         function: importable by name.
         jobs: its arguments.
         names: what the bar calls each job.
-        steps: how many steps a job reports in all.
+        steps: how many steps each job reports in all.
         done: how many jobs more were done before, for the bar.
     """
     context = multiprocessing.get_context("spawn")
@@ -45,7 +45,7 @@ def side_by_side(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], 
         queue = manager.Queue()
         workers = max(1, min(len(jobs), os.cpu_count() or 1))
         with ProcessPoolExecutor(workers, context, _initialise, (queue,)) as pool, _bar() as bar:
-            task = bar.add_task(f"{done} of {done + len(jobs)} runs", total=steps * len(jobs))
+            task = bar.add_task(f"{done} of {done + len(jobs)} runs", total=sum(steps))
             futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
             waiting: set[Future[Any]] = set(futures)
             while waiting:

@@ -90,12 +90,13 @@ def reproduce(request: Request) -> Path:
     meta = {"name": request.name, "budget": request.budget, "command": _command(request), "seeds": seeds, "table": spec}
     folder.open(meta)
 
-    runs = [(row, seed) for seed in seeds for row in spec["rows"]]
+    runs = [(row, seed) for seed in seeds for row in spec["rows"] if seed < spec.get("seeds", {}).get(row, len(seeds))]
     known = {(row, seed): folder.records(row, seed, plain(_seeded(configs[row], seed))) for row, seed in runs}
     missing = [run for run in runs if known[run] is None]
     jobs = [(request.name, row, request.budget, seed, request.overrides, folder.path) for row, seed in missing]
     failures = []
-    for number, result in pool.side_by_side(one, jobs, [f"{row}, seed {seed}" for row, seed in missing], first.budget.updates, len(runs) - len(missing)):
+    steps = [configs[row].batches for row, _ in missing]
+    for number, result in pool.side_by_side(one, jobs, [f"{row}, seed {seed}" for row, seed in missing], steps, len(runs) - len(missing)):
         if isinstance(result, BaseException):
             failures.append(f"  {missing[number][0]}, seed {missing[number][1]}: {type(result).__name__}: {result}")
         else:

@@ -54,13 +54,15 @@ def budgets(spec: dict[str, Any]) -> list[str]:
 
 
 def row(table_name: str, name: str, budget: str, seed: int, overrides: Sequence[str] = ()) -> DictConfig:
-    """The whole configuration of one run. The rows of a table are files of its own folder under experiment/, or of another table's (``experiments``).
+    """The whole configuration of one run. The rows of a table are files of its own folder under experiment/, or of another table's (``experiments``), with the
+    table's own overrides.
 
     Raises:
         UnknownName: an override names a setting that does not exist; lists those that do.
     """
     spec = table(table_name)
-    return composed([f"experiment={spec.get('experiments', table_name)}/{name}", f"budget={spec['budgets']}/{budget}", f"seed={seed}", *overrides])
+    file, own = f"experiment={spec.get('experiments', table_name)}/{name}", spec.get("overrides", [])
+    return composed([file, f"budget={spec['budgets']}/{budget}", f"seed={seed}", *own, *overrides])
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

@@ -58,8 +58,9 @@ def tune(name: str) -> list[dict[str, Any]]:
     trials = [old for old in trials if (old["row"], old["config"]) in {(job[1], config) for job, config in zip(wanted, configs, strict=True)}]
     done = {(old["row"], old["config"]) for old in trials}
     missing = [job for job, config in zip(wanted, configs, strict=True) if (job[1], config) not in done]
-    updates = settings.row(name, spec["rows"][0], "cpu", seed).budget.updates
-    for number, result in pool.side_by_side(trial, missing, [f"{job[1]} {' '.join(job[3])}" for job in missing], updates, len(trials)):
+    batches = {row: settings.row(name, row, "cpu", seed).batches for row in spec["rows"]}
+    names, steps = [f"{job[1]} {' '.join(job[3])}" for job in missing], [batches[job[1]] for job in missing]
+    for number, result in pool.side_by_side(trial, missing, names, steps, len(trials)):
         if isinstance(result, BaseException):
             print(f"{missing[number][1]} with {missing[number][3]} failed: {result}")  # a setting that diverges has lost
         else:
