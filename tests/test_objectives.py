@@ -44,6 +44,67 @@ def test_log_variance_ignores_what_is_constant_for_an_image():
     torch.testing.assert_close(objectives.log_variance_loss(LOG_Q, LOG_JOINT + shift), objectives.log_variance_loss(LOG_Q, LOG_JOINT))
 
 
+N = 4
+FLOW, STEPS = (torch.randn(S, B, N, generator=torch.Generator().manual_seed(i), dtype=torch.float64) - 1 for i in (5, 6))
+
+
+def sub_trajectories(s: int, b: int) -> dict[tuple[int, int], float]:
+    """The squared residual of every part (i, j) of one trajectory."""
+    flow = [*FLOW[s, b].tolist(), J[s][b]]
+    return {(i, j): (flow[i] + math.fsum(STEPS[s, b, i:j].tolist()) - flow[j]) ** 2 for i in range(N) for j in range(i + 1, N + 1)}
+
+
+def test_detailed_balance():
+    wanted = mean(sub_trajectories(s, b)[i, i + 1] for s in range(S) for b in range(B) for i in range(N))
+    check(objectives.detailed_balance_loss(FLOW, STEPS, LOG_JOINT), wanted)
+
+
+@pytest.mark.parametrize("lambda_", [0.3, 1.0, 2.5])
+def test_sub_trajectory_balance(lambda_):
+    def weighted(s: int, b: int) -> float:
+        squares = sub_trajectories(s, b)
+        return math.fsum(lambda_ ** (j - i) * square for (i, j), square in squares.items()) / math.fsum(lambda_ ** (j - i) for i, j in squares)
+
+    check(objectives.sub_trajectory_balance_loss(FLOW, STEPS, LOG_JOINT, lambda_), mean(weighted(s, b) for s in range(S) for b in range(B)))
+
+
+def test_sub_trajectory_balance_at_its_ends_is_trajectory_and_detailed_balance():
+    log_z = FLOW[0, :, 0]
+    flow = torch.cat([log_z.expand(S, B).unsqueeze(-1), FLOW[..., 1:]], -1)
+    whole = objectives.sub_trajectory_balance_loss(flow, STEPS, LOG_JOINT, 1e15)
+    torch.testing.assert_close(whole, objectives.trajectory_balance_loss(STEPS.sum(-1), LOG_JOINT, log_z))
+    steps = objectives.sub_trajectory_balance_loss(flow, STEPS, LOG_JOINT, 1e-15)
+    torch.testing.assert_close(steps, objectives.detailed_balance_loss(flow, STEPS, LOG_JOINT))
+
+
+def test_vimco_credits_each_sample_with_what_it_adds():
+    log_q, log_joint = LOG_Q.clone().requires_grad_(), LOG_JOINT.clone().requires_grad_()
+    objectives.vimco_loss(log_q, log_joint).backward()
+    for b in range(B):
+        log_w = [J[s][b] - Q[s][b] for s in range(S)]
+        bound = math.log(mean(math.exp(w) for w in log_w))
+        for s in range(S):
+            others = [log_w[t] for t in range(S) if t != s]
+            without = math.log(mean(math.exp(w) for w in [*others, mean(others)]))
+            check(log_joint.grad[s, b], -weights(log_w)[s] / B)
+            check(log_q.grad[s, b], -(bound - without - weights(log_w)[s]) / B)
+
+
+def test_truncated_counts_each_distinct_code_once():
+    repeated = torch.zeros(S, B, dtype=torch.bool)
+    repeated[2, 0] = repeated[1, 1] = repeated[3, 1] = True
+    log_p, log_joint = LOG_Q.clone().requires_grad_(), LOG_JOINT.clone().requires_grad_()
+    value = objectives.truncated_loss(log_p, log_joint, repeated)
+    terms = []
+    for b in range(B):
+        kept = [s for s in range(S) if not repeated[s, b]]
+        terms.append(math.fsum(w * Q[s][b] for w, s in zip(weights([J[s][b] for s in kept]), kept, strict=True)))
+    check(value, -mean(terms))
+    value.backward()
+    assert log_joint.grad is None, "the weights are held fixed"
+    assert (log_p.grad[repeated] == 0).all()
+
+
 def test_leave_one_out():
     residual = [[Q[s][b] - J[s][b] for b in range(B)] for s in range(S)]
 

@@ -7,9 +7,13 @@ from torch import nn
 from latentcomp.batch import Batch
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.reinforce import Reinforce
-from latentcomp.phases.behaviour import Exploring, OnPolicy
+from latentcomp.moves import Gibbs, GreedyLocalSearch, LocalSearch
+from latentcomp.phases.behaviour import Exploring, Mixed, Moved, OnPolicy
+from latentcomp.phases.chains import Chains
 from latentcomp.phases.e_step import AmortisedLogZ, LogVariance, ScalarLogZ, TrajectoryBalance
-from latentcomp.phases.schedule import Threshold
+from latentcomp.phases.replay import Memory, Replay
+from latentcomp.phases.schedule import OnlyE, Threshold
+from latentcomp.train import fit
 from tests.learners.tuples import Given, TablePosterior, expected_gradient, gradient, kl, log_q_table, log_ratios, tuples
 from tests.scenarios import FEATURES, brute_force_log_joint, posterior, tiny_images, tiny_model
 
@@ -117,6 +121,35 @@ def test_the_exact_posterior_is_stationary_for_any_behaviour(objective, samples)
             assert gradient(next(learner.losses(model, Batch(image))).value, phi).abs().max() < 1e-12
 
 
+BEHAVIOURS = {
+    "exploring": lambda: Exploring(3, 0.5, 2.0),
+    "tempered": lambda: Exploring(3, 0.0, 0.5),
+    "replay": lambda: Replay(Memory(2, 2, 4), 3),
+    "gibbs": lambda: Moved(OnPolicy(3), Gibbs(), 2),
+    "local_search": lambda: Moved(Exploring(3, 0.5), LocalSearch(0.2), 2),
+    "greedy_search": lambda: Moved(Exploring(6, 0.9), GreedyLocalSearch()),
+    "chains": lambda: Chains(Gibbs(), 2, 2, 3),
+    "mixed": lambda: Mixed([OnPolicy(2), Exploring(1, 0.5), Replay(Memory(2, 2), 2), Moved(Replay(Memory(2, 2), 2), Gibbs())]),
+}
+
+
+@pytest.mark.parametrize("objective", ["log_variance", "trajectory_balance"])
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_no_behaviour_moves_the_exact_posterior(behaviour, objective):
+    """Neither its first codes nor those that it remembers later; while from elsewhere each has something to teach."""
+    model = tiny_model()
+    q, log_px = exact_table(model)
+    balance = LogVariance() if objective == "log_variance" else TrajectoryBalance(LogZTable(q, log_px))
+    learner = GFlowNetEM(q, balance, BEHAVIOURS[behaviour]().double(), OnlyE()).double()
+    for batch in [Batch(X)] * 4:
+        (loss,) = learner.losses(model, batch)
+        assert gradient(loss.value, list(learner.parameters())).abs().max() < 1e-12
+        learner.update(model, loss.statistics)
+    q.logits.data += torch.randn(q.logits.shape, generator=torch.Generator().manual_seed(0))
+    taught = [gradient(next(learner.losses(model, Batch(X))).value, [q.logits]).norm() for learner.step in range(8)]
+    assert max(taught) > 0.01
+
+
 def test_off_policy_a_scalar_log_z_pushes_the_exact_posterior_away():
     """By 2 E_x[(a - log p(x)) (b - q)] in the logits of a table, even at the best scalar a; on-policy by nothing."""
     model = tiny_model()
@@ -147,6 +180,19 @@ def test_a_faithful_preset_may_do_both_knowingly():
 def test_log_z_of_x_and_log_variance_may_do_both():
     for objective in (amortised(), LogVariance(), None):
         GFlowNetEM(posterior("prefix_mlp"), objective, Exploring(4, 0.05), Threshold(1.0))
+
+
+@pytest.mark.parametrize(("shift", "rate"), [(0.0, 0.0), (2.0, 2.0)], ids=["exact", "wrong"])
+def test_an_adaptive_schedule_waits_for_the_log_variance_to_fall(shift, rate):
+    """The threshold is on the residual's variance within an image, whatever log p(x): at the exact posterior it is met at once. Theta stands still."""
+    model = tiny_model().requires_grad_(False)
+    q, _ = exact_table(model)
+    q.logits.data[:, ::2] += shift
+    learner = GFlowNetEM(q, LogVariance(), Exploring(32, 0.2), Threshold(0.1, 30, 0.5)).double()
+    steps = "".join("E" if "e_loss" in metrics else "M" for metrics in fit(model, learner, [Batch(X)] * 40, torch.optim.SGD(q.parameters(), rate)))
+    first, *_, last, _ = [len(row) for row in steps.split("M")]
+    assert first == 1 if shift == 0 else 1 < first < 30, "E-steps until the posterior fits, no more and fewer than patience"
+    assert last == 1, "then it still fits"
 
 
 def test_the_variance_of_one_sample_is_refused():
