@@ -75,6 +75,11 @@ class Values:
         seeds = sorted(a.keys() & b.keys())
         return paired_interval([a[seed] for seed in seeds], [b[seed] for seed in seeds]) if seeds and row != reference else None
 
+    def best_run(self, row: str, metric: str, lower_is_better: bool) -> float | None:
+        """The best value of any seed."""
+        values = self.finite(row, metric).values()
+        return (min if lower_is_better else max)(values) if values else None
+
     def best(self, rows: Iterable[str], metric: str, lower_is_better: bool | None) -> set[str]:
         """The rows that may be called best, over the seeds that all have; none where no direction can tell. Rows with a single seed take no part."""
         values = {row: self.finite(row, metric) for row in rows}
@@ -124,6 +129,8 @@ def _heading(heading: Mapping[str, Any]) -> Heading:
 
 def _column(records: Records, spec: Spec, metric: str, values: Values, reasons: list[str]) -> list[Cell]:
     heading, rows = spec["headings"][metric], spec["rows"]
+    if "best_of" in heading:
+        return _best_runs(values, rows, heading)
     best, cells = values.best(rows, metric, heading["lower_is_better"]), {}
     for row in rows:
         cells[row] = _cell(values.mean(row, metric), heading["digits"], row in best)
@@ -133,6 +140,13 @@ def _column(records: Records, spec: Spec, metric: str, values: Values, reasons: 
             infinite = Cell("∞" if "infinite" in _reason(record) else "–")
             cells[record["row"]] = (cells[record["row"]] if record["value"] is not None else infinite)._replace(note=number)
     return [cells[row] for row in rows]
+
+
+def _best_runs(values: Values, rows: Sequence[str], heading: Mapping[str, Any]) -> list[Cell]:
+    """The best run of each row by the metric ``best_of``; with ``minus``, less the best run of that row."""
+    tops = {row: values.best_run(row, heading["best_of"], heading["lower_is_better"]) for row in rows}
+    base, sign = (tops[heading["minus"]], "+") if "minus" in heading else (0.0, "")
+    return [Cell() if top is None or base is None else Cell(_number(top - base, heading["digits"], sign)) for top in tops.values()]
 
 
 def _differences(values: Values, spec: Spec) -> tuple[Heading, list[Cell]]:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_method
 from tabulate import tabulate
 
 from experiments import figures, report, settings, tables, tune
@@ -77,8 +78,11 @@ def publish(folder: Path, readme: Path | None = None) -> None:
 def _pictures(folder: Path, results: tables.Results) -> dict[str, bytes]:
     """The figures that a page shows, by what they show."""
     spec, runs = results.meta["table"], report.runs(folder, results)
-    found = {
-        "Summary, means and 95 % intervals over seeds": figures.summary(results.records, spec),
+    found: dict[str, bytes | None] = {"Summary, means and 95 % intervals over seeds": figures.summary(results.records, spec)}
+    if "pictures" in spec:
+        found["Training curves"] = figures.curves(runs, spec)
+        return {shows: data for shows, data in (found | {title: data for title, _, data in get_method(spec["pictures"])(runs, spec)}).items() if data}
+    found |= {
         "Training curves, on validation images": figures.curves(runs, spec),
         "Reconstructions": figures.reconstructions(runs, spec),
         "Posteriors, exact and learned": figures.posteriors(runs, spec),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 import torch
+from hydra.utils import get_method
 
 from experiments import figures, tables
 from experiments.cells import Records, label, table
@@ -79,7 +80,8 @@ def _run(folder: Path, row: str, seed: int, meta: Mapping[str, Any]) -> Run:
         raise BrokenFolder(f"error: {path} is missing. {remedy}") from None
     except Exception as error:  # torch raises many kinds for one reason
         raise BrokenFolder(f"error: {path} is damaged ({type(error).__name__}). {remedy}") from None
-    if missing := [key for key in ("curve", "best_step", "images", "reconstructions", "samples", "usage") if key not in run]:
+    own = meta["table"].get("shows") or ("images", "reconstructions", "samples", "usage")
+    if missing := [key for key in ("curve", "best_step", *own) if key not in run]:
         raise BrokenFolder(f"error: {path} lacks {', '.join(missing)}: it is damaged, or of another version. {remedy}")
     return run
 
@@ -124,7 +126,7 @@ def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Pic
     reference = (
         f" Right: the difference to {label(spec, spec['reference'])}, seed by seed, with its paired interval." if spec.get("reference") in spec["rows"] else ""
     )
-    return [
+    standing = [
         Picture(
             "Who is best",
             f"{spec['headings'][spec['headline']]['label']}: means, 95 % t-intervals, seeds as dots; filled: the best, and what is not separated from it."
@@ -138,6 +140,11 @@ def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Pic
             "The frame holds every row's best look; early, worse values leave it.",
             figures.curves(runs, spec),
         ),
+    ]
+    if "pictures" in spec:
+        return [*standing, *(Picture(*parts) for parts in get_method(spec["pictures"])(runs, spec))]
+    return [
+        *standing,
         Picture(
             "Reconstructions", f"Test images, and the mean image at the posterior's most probable code (seed {first}).", figures.reconstructions(runs, spec)
         ),

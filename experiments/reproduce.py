@@ -57,8 +57,8 @@ def parsed(arguments: list[str]) -> Request:
     return Request(name, options["budget"], int(options["seeds"] or 0) or None, Path(options["outputs"]), tuple(overrides))
 
 
-def one(name: str, row: str, budget: str, seed: int, overrides: tuple[str, ...], folder: Path) -> list[dict[str, Any]]:
-    """One run of the table, stored in its folder."""
+def several(name: str, row: str, budget: str, seeds: list[int], overrides: tuple[str, ...], folder: Path) -> list[list[dict[str, Any]]]:
+    """Runs of one row with these seeds, stored in the table's folder: one after the other, or where the table says ``together``, in one computation."""
     before = 0
 
     def progress(step: int) -> None:
@@ -66,10 +66,18 @@ def one(name: str, row: str, budget: str, seed: int, overrides: tuple[str, ...],
         pool.report(step - before)
         before = step
 
-    config = settings.row(name, row, budget, seed, overrides)
-    records, pictures = get_method(config.procedure)(config, row, progress)
-    Folder(folder).add(row, seed, records, pictures)
-    return records
+    config, method = settings.row(name, row, budget, seeds[0], overrides), settings.table(name).get("together")
+    results = get_method(method)(config, row, seeds, progress) if method else [get_method(config.procedure)(config, row, progress)]
+    for seed, (records, pictures) in zip(seeds, results, strict=True):
+        Folder(folder).add(row, seed, records, pictures)
+    return [records for records, _ in results]
+
+
+def _groups(runs: list[tuple[str, int]], together: bool) -> list[tuple[str, list[int]]]:
+    """Which runs share a process: each has its own, or all seeds of a row one."""
+    if not together:
+        return [(row, [seed]) for row, seed in runs]
+    return [(row, [seed for other, seed in runs if other == row]) for row in dict.fromkeys(row for row, _ in runs)]
 
 
 def reproduce(request: Request) -> Path:
@@ -93,14 +101,17 @@ def reproduce(request: Request) -> Path:
     runs = [(row, seed) for seed in seeds for row in spec["rows"] if seed < spec.get("seeds", {}).get(row, len(seeds))]
     known = {(row, seed): folder.records(row, seed, plain(_seeded(configs[row], seed))) for row, seed in runs}
     missing = [run for run in runs if known[run] is None]
-    jobs = [(request.name, row, request.budget, seed, request.overrides, folder.path) for row, seed in missing]
+    groups = _groups(missing, "together" in spec)
+    jobs = [(request.name, row, request.budget, numbers, request.overrides, folder.path) for row, numbers in groups]
+    names = [f"{row}, seed {', '.join(map(str, numbers))}" for row, numbers in groups]
     failures = []
-    steps = [configs[row].batches for row, _ in missing]
-    for number, result in pool.side_by_side(one, jobs, [f"{row}, seed {seed}" for row, seed in missing], steps, len(runs) - len(missing)):
+    steps = [configs[row].batches for row, _ in groups]
+    for number, result in pool.side_by_side(several, jobs, names, steps, len(runs) - len(missing)):
         if isinstance(result, BaseException):
-            failures.append(f"  {missing[number][0]}, seed {missing[number][1]}: {type(result).__name__}: {result}")
+            failures.append(f"  {names[number]}: {type(result).__name__}: {result}")
         else:
-            known[missing[number]] = result
+            row, numbers = groups[number]
+            known |= {(row, seed): records for seed, records in zip(numbers, result, strict=True)}
     if failures:
         raise SystemExit("error: these runs failed; the others are kept, and the same command tries these again:\n" + "\n".join(failures))
     folder.collect([record for run in runs for record in known[run] or []])

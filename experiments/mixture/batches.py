@@ -29,10 +29,13 @@ class Phases:
         index = self.seeds.unsqueeze(-1) * len(self.x) + rows
         return Batch(self.x[rows].repeat(len(self.seeds), 1, 1, 1), index=index.flatten())
 
+    def __len__(self) -> int:
+        return self.iterations * (self.e_steps + 1)
+
     def __iter__(self) -> Iterator[Batch]:
         per_epoch = len(self.x) // self.size
         order = torch.empty(0)
-        for update in range(self.iterations * (self.e_steps + 1)):
+        for update in range(len(self)):
             e_step = update % (self.e_steps + 1)
             if e_step == self.e_steps or self.size == len(self.x):
                 yield self.all

@@ -60,7 +60,7 @@ def together(config: DictConfig, row: str, seeds: Sequence[int], progress: Progr
         NonFiniteLoss: names the step, the learner and the term.
     """
     parts = build(config, seeds)
-    rate = instantiate(config.rate)(parts.optimizers[0]) if config.rate else None
+    rate = instantiate(config.optimizer.rate)(parts.optimizers[0], len(parts.batches)) if "rate" in config.optimizer else None
     curve, looking, start = [], 0.0, time.perf_counter()
     for step, _ in enumerate(fit(parts.model, parts.learner, parts.batches, parts.optimizers), 1):
         if rate:
