@@ -95,7 +95,8 @@ class Remembered(MStep):
         """-mean log p(x, z_s), or -mean sum_s w_s log p(x, z_s)."""
         if batch.z is None:
             raise ValueError("Remembered learns from the codes that a behaviour found, and the batch has none: use it in a learner, or pass Batch(x, z=codes)")
-        log_joint = model.log_joint(batch.x, batch.z, batch.c)
+        z = batch.z if batch.z.ndim == 3 else batch.z.unsqueeze(0)
+        log_joint = model.log_joint(batch.x, z, batch.c)
         if self.weighted:
-            return objectives.truncated_loss(log_joint, log_joint, repeated(batch.z.movedim(0, 1)).T)
+            return objectives.truncated_loss(log_joint, log_joint, repeated(z.movedim(0, 1)).T)
         return objectives.m_step_loss(log_joint)
