@@ -34,14 +34,14 @@ def with_prior(model: LatentVariableModel, prior: Prior) -> LatentVariableModel:
 def fit_prior(
     model: LatentVariableModel, posterior: Posterior, data: Split, prior: Prior, updates: int = 300, size: int = 128, rate: float = 1e-3, seed: int = 0
 ) -> LatentVariableModel:
-    """The second stage: ``prior`` learns -log p(z) of the codes that the frozen posterior gives the training images, eight draws of each.
+    """The second stage: ``prior`` learns -log p(z) of the codes that the frozen posterior gives (at most 20,000) training images, eight draws of each.
 
-    Of the priors passed on the way, the first included, the one with the best loss on codes of (at most 1,000) validation images is kept.
+    Of the priors passed on the way, the first included, the one with the best loss on codes of (at most 256) validation images is kept.
 
     Returns:
         The model under the fitted prior; the given model is left as it was.
     """
-    codes, held_out = (_codes(model, posterior, x, seed + part) for part, x in enumerate((data.train, data.validation[:1000])))
+    codes, held_out = (_codes(model, posterior, x, seed + part) for part, x in enumerate((data.train[:20_000], data.validation[:256])))
     optimizer = torch.optim.Adam(prior.parameters(), rate, fused=True)
     best, kept = float("inf"), prior.state_dict()
     for update in range(updates + 1):
@@ -77,6 +77,7 @@ def fit_proposal(
     learner = GFlowNetEM(posterior, behaviour=OnPolicy(4), schedule=OnlyE(), sleep=Sleep() if model.likelihood.normalised else None)
     learner.seed = seed
     frozen = copy.deepcopy(model).requires_grad_(False)
+    frozen.codebook.averages = False  # nor do its running means move
     for _ in fit(frozen, learner, data.batches(size, updates, seed), torch.optim.Adam(learner.parameters(), rate, fused=True)):
         pass
     return posterior

@@ -9,7 +9,7 @@ from latentcomp.evaluate.fitting import fit_prior, fit_proposal, with_prior
 from latentcomp.evaluate.protocol import default_prior
 from latentcomp.posteriors.exact import Exact, Mode
 from latentcomp.priors import Autoregressive, Uniform
-from tests.learners.contract import assert_same, state
+from tests.learners.contract import assert_same, made, state
 from tests.scenarios import Perceptual, posterior, tiny_images, tiny_model
 
 DATA = Split(tiny_images(40, 1), tiny_images(20, 2), tiny_images(20, 3))
@@ -100,3 +100,11 @@ def test_fit_proposal_does_without_sleep_where_the_model_cannot_dream():
     model, q = tiny_model(), posterior("factorised")
     model.likelihood = Perceptual()
     fit_proposal(model, q, DATA, updates=2)
+
+
+def test_fit_proposal_takes_a_codebook_of_running_means_as_it_is():
+    model, _ = made("vq_ema")
+    before = state(model)
+    fit_proposal(model, posterior("prefix_mlp"), DATA, updates=3, size=10)
+    assert_same(before, state(model))
+    assert model.codebook.averages

@@ -1,55 +1,13 @@
-"""The digits against scikit-learn's own, and the order of batches."""
+"""The order of batches, and pixels drawn anew."""
 
 from itertools import chain
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits
 
-from latentcomp.data import Batches, Split, digits
-
-BITS = 2 ** torch.arange(11)  # of a position below 2048
-
-
-@pytest.fixture
-def positions(monkeypatch):
-    """The splits of a fold as positions in the original set: each image spells its own in its first eleven pixels."""
-    images = np.zeros((1797, 64))
-    images[:, :11] = 16 * ((np.arange(1797)[:, None] >> np.arange(11)) & 1)
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: SimpleNamespace(images=images.reshape(-1, 8, 8)))
-    return lambda fold: Split(*[(part.flatten(1)[:, :11].long() * BITS).sum(1).tolist() for part in digits(fold)])
-
-
-def test_digits_are_binary_images_of_the_stated_sizes():
-    for part, n in zip(digits(), (1300, 200, 297), strict=True):
-        assert part.shape == (n, 1, 8, 8)
-        assert part.dtype == torch.float32
-        assert set(part.unique().tolist()) == {0.0, 1.0}
-
-
-def test_the_test_set_is_the_last_digits_binarised_at_half_intensity():
-    expected = torch.as_tensor(load_digits().images[-297:] > 8).float()
-    for fold in (0, 1, 5):
-        assert torch.equal(digits(fold).test[:, 0], expected)
-
-
-@pytest.mark.parametrize("fold", [0, 1, 2])
-def test_train_validation_and_test_are_disjoint_and_together_all(positions, fold):
-    split = positions(fold)
-    assert sorted(split.train + split.validation + split.test) == list(range(1797))
-    assert set(split.test) == set(range(1500, 1797))
-
-
-def test_folds_hold_out_other_images_in_a_reproducible_way(positions):
-    held_out = [set(positions(fold).validation) for fold in range(4)]
-    assert positions(2) == positions(2)
-    for a in range(4):
-        for b in range(a):
-            assert len(held_out[a] & held_out[b]) < 60  # by chance 27
+from latentcomp.data.batches import Batches
 
 
 def order(n: int, size: int, updates: int, **settings) -> list[list[int]]:
@@ -97,3 +55,36 @@ def test_length_counts_what_is_left_and_no_condition_stays_none():
 def test_a_batch_size_that_cannot_be_is_refused(size):
     with pytest.raises(ValueError, match=f"between 1 and n=7 of the images, got size={size}"):
         Batches(torch.zeros(7, 1, 1, 1), size, 10)
+
+
+@pytest.mark.parametrize("start", [-1, 11])
+def test_a_start_outside_the_run_is_refused(start):
+    with pytest.raises(ValueError, match=f"a run of 10 updates begins at one of them, or at its end; got start={start}"):
+        Batches(torch.zeros(7, 1, 1, 1), 3, 10, start=start)
+
+
+def test_dynamic_pixels_are_a_function_of_seed_update_and_position():
+    grey = torch.full((40, 1, 4, 4), 128, dtype=torch.uint8)
+    x = torch.zeros(40, 1, 4, 4)
+    first, again, other = ([batch.x for batch in Batches(x, 10, 8, seed, grey=grey)] for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    assert torch.equal(first[5], next(iter(Batches(x, 10, 8, 1, start=5, grey=grey))).x)
+    by_image = [{}, {}]
+    for update, batch in enumerate(Batches(x, 10, 8, 1, grey=grey)):
+        for index, image in zip(batch.index.tolist(), batch.x, strict=True):
+            by_image[update // 4][index] = image
+    assert all(not torch.equal(by_image[0][i], by_image[1][i]) for i in range(40))  # another epoch, other pixels: by chance equal once in 65,536
+
+
+def test_dynamic_pixels_are_on_with_their_grey_value():
+    """Four standard errors of 20,000 draws a grey value."""
+    grey = torch.tensor([0, 51, 204, 255], dtype=torch.uint8).view(1, 1, 2, 2).expand(100, 1, 2, 2)
+    drawn = torch.cat([batch.x for batch in Batches(torch.zeros(100, 1, 2, 2), 100, 200, grey=grey)]).mean((0, 1)).flatten()
+    p = torch.tensor([0.0, 0.2, 0.8, 1.0])
+    assert ((drawn - p).abs() <= 4 * (p * (1 - p) / 20000).sqrt()).all()
+
+
+def test_grey_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="it has their shape"):
+        Batches(torch.zeros(7, 1, 2, 2), 3, 10, grey=torch.zeros(7, 1, 2, 3, dtype=torch.uint8))
