@@ -28,7 +28,9 @@ def report(steps: int) -> None:
         _steps.put(steps)
 
 
-def side_by_side(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], names: Sequence[str], steps: Sequence[int], done: int = 0) -> Iterator[tuple[int, Any]]:
+def side_by_side(
+    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], names: Sequence[str], steps: Sequence[int], done: int = 0
+) -> Iterator[tuple[int, Any]]:
     """Calls ``function(*job)`` for each job in processes, under a progress bar with the time left, and yields (number of the job, result) as they end.
 
     A job that raises yields its exception in place of a result; the others go on.

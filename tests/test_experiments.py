@@ -25,7 +25,7 @@ def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch):
     values = {record["metric"]: record["value"] for record in records}
     assert steps == [1, 2]
     assert {record["row"] for record in records} == {row}
-    assert set(settings.table(table)["columns"]) <= values.keys()
+    assert {heading.get("best_of", metric) for metric, heading in settings.table(table)["headings"].items()} <= values.keys()
     assert values["own_bound"] - values["exact_nll"] == pytest.approx(values["kl_q_p"], abs=1e-6)
     assert len(pictures["curve"]) == 2
     json.dumps(records, allow_nan=False)

@@ -51,3 +51,17 @@ def copy(ours: Ours, side: Side) -> None:
 def _in_order(module: nn.Module, weights: list[Tensor]) -> None:
     for parameter, weight in zip(module.parameters(), weights, strict=True):
         parameter.copy_(weight)
+
+
+@torch.no_grad()
+def adopt(ours: Ours, side: Published) -> None:
+    """Takes over the published side's weights."""
+    theirs = {"gfn": dict(side.gfn.state_dict()), "dictionary": side.dictionary.state_dict(), "decoder": side.decoder.state_dict()}
+    image, state = theirs["gfn"].pop("pred.0.weight").chunk(2, 1)
+    policy = ours.posterior.policy.state_dict()
+    policy["context.weight"].copy_(image)
+    policy["joined.weight"].copy_(state)
+    ours.objective.log_z.log_z.copy_(theirs["gfn"].pop("logZ").view(()) - math.log(ours.setting.codes))
+    for part, mine in published(ours).items():
+        for name, weight in theirs[part].items():
+            mine[name].copy_(weight)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.cells import Spec, label
-from experiments.figures import EXACT, STYLE, Run, Runs, colour, _bytes
+from experiments.figures import EXACT, STYLE, Run, Runs, _bytes, colour
 from experiments.mixture.data import offsets
 
 METHODS = ("exact_em", "variational_em", "gflownet_em")
@@ -41,7 +41,8 @@ def clusters(runs: Runs, spec: Spec) -> bytes:
 
 
 def _panel(axes: Axes, run: Run, shade: str) -> None:
-    axes.scatter(*run["points"].T.numpy(), s=2.5, color="#bbbbbb", linewidths=0, zorder=1)
+    x, y = run["points"].T.numpy()
+    axes.scatter(x, y, s=2.5, color="#bbbbbb", linewidths=0, zorder=1)
     for mean in run["means"].double().numpy():
         for petal in mean + offsets().numpy():
             axes.plot(*np.stack([mean, petal]).T, color=shade, linewidth=1.2, zorder=2)

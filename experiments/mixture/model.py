@@ -50,7 +50,7 @@ class RunwisePoints(PixelDistribution):
         """log p(x_b|z_m) of all rows of x, each under its own run's mixture, and the M codes of this distribution."""
         means = self.e[:, 0] @ self.means + self.e[:, 1] @ self.petals  # (R, M, 2)
         x = x.flatten(1).unflatten(0, (len(means), -1)).to(means.dtype)
-        square = sum((x[..., None, d] - means[:, None, :, d]).square() for d in range(2))
+        square = (x[..., None, 0] - means[:, None, :, 0]).square() + (x[..., None, 1] - means[:, None, :, 1]).square()
         return (-square / (2 * self.scale**2) - 2 * math.log(self.scale) - math.log(2 * math.pi)).flatten(0, 1)
 
     def quantile(self, u: Float[Tensor, "*B C H W"]) -> Float[Tensor, "*B C H W"]:

@@ -16,6 +16,7 @@ from experiments.mixture.data import CLUSTERS
 from latentcomp.codes.distribution import CodeDistribution
 from latentcomp.nn.sequence import Cache, SequenceNetwork
 from latentcomp.noise import Noise
+from latentcomp.phases.e_step import AmortisedLogZ
 
 INPUTS, OUTPUTS = 2 + 2 * CLUSTERS, 2 * CLUSTERS + 1
 TRUNK, POLICY = 11, 13  # the keys of two streams of noise
@@ -121,8 +122,11 @@ class RunwisePolicy(SequenceNetwork[Hidden]):
         return context
 
 
-class PolicyLogZ(nn.Module):
+class PolicyLogZ(AmortisedLogZ):
     """log Z(x) where the policy itself has an output for it; the parameters are the policy's."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
 
     def forward(self, q: CodeDistribution) -> Float[Tensor, "B"]:
         """log Z(x)."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from hydra.utils import instantiate
@@ -38,11 +38,11 @@ class Parts(NamedTuple):
 
 def build(config: DictConfig, seeds: Sequence[int]) -> Parts:
     """The parts of a row, for one run a seed."""
-    config = OmegaConf.merge(config, {"runs": list(seeds)})
+    config = cast(DictConfig, OmegaConf.merge(config, {"runs": list(seeds)}))
     every_x = instantiate(config.data)
     x = every_x.to(getattr(torch, config.dtype))
     model = Mixtures(instantiate(config.start)(every_x, seeds).to(x))
-    learner = instantiate(config.learner)
+    learner = instantiate(config.learner).to(x.dtype)
     model.requires_grad_(not isinstance(learner, ClosedForm) and "model" in config.optimizer)
     model.codebook.requires_grad_(False)
     model.likelihood.requires_grad_(False)
@@ -94,7 +94,7 @@ def judged(parts: Parts) -> Numbers:
 
 
 def _records(config: DictConfig, row: str, seed: int, measured: dict[str, Measure]) -> list[dict[str, Any]]:
-    config = OmegaConf.merge(config, {"seed": seed})
+    config = cast(DictConfig, OmegaConf.merge(config, {"seed": seed}))
     common = {"source": config.source, "config": plain(config)}
     seconds = measured["seconds"].value
     return [

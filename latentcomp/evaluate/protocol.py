@@ -94,7 +94,7 @@ def judge(
                 f"{math.prod(model.cardinalities):.3g} code sequences are too many to enumerate, so log p(x) must be estimated: "
                 "pass proposal=, a function that makes a posterior with an encoder; the same for every row"
             )
-        fair = fit_proposal(fitted, proposal(), data, budget.proposal_updates, budget.size, seed=seed)
+        fair = fit_proposal(fitted, proposal(), data, budget.proposal_updates, budget.size, seed=seed, teacher=learner.posterior)
         measures = _estimated_measures({"": fitted, f"_{own}": model}, learner.posterior, fair, data.test, budget, seed)
     measures |= _usage_measures(model, learner.posterior, data.test, seed)
     measures["val_nll"] = Measure(validation_nll(model, learner.posterior, data.validation, budget), "nats")
@@ -132,7 +132,7 @@ def _estimated_measures(
         estimates[name] = importance.log_px_under(first, priors, q, x, samples=budget.samples, seed=seed)
         decoded[name] = (first.decoder_evaluations - before) / len(x)
     bounds = own_bounds(first, priors, posterior, x, budget.samples, seed)
-    measures = {}
+    measures: dict[str, Measure] = {}
     for (suffix, model), fair, own, bound in zip(models.items(), estimates["fair"], estimates["own"], bounds, strict=True):
         lower, upper = importance.bounds_on_dreams(model, proposal, budget.dreams, budget.samples, seed)
         gap = mean(upper - lower)

@@ -8,6 +8,7 @@ stands here for fidelity, and ``CausalTransformer`` has no blind spot.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -81,8 +82,12 @@ class PixelCNN(SequenceNetwork[Grid]):
         logits = self.layers(self._one_hot(z.reshape(-1, z.shape[-1])))
         return rearrange(logits, "r k h w -> r (h w) k").view(*z.shape, -1)
 
+    @property
+    def _weight(self) -> Tensor:
+        return cast(Tensor, self.layers[0].weight)
+
     def _one_hot(self, z: Int[Tensor, "R N"]) -> Float[Tensor, "R K h w"]:
-        codes = one_hot(z, self.cardinalities[0]).to(self.layers[0].weight.dtype)
+        codes = one_hot(z, self.cardinalities[0]).to(self._weight.dtype)
         return rearrange(codes, "r (h w) k -> r k h w", h=self.grid[0]).contiguous(memory_format=torch.channels_last)
 
     def features(self, z: Int[Tensor, "*rows N"], context: Float[Tensor, "B H"] | None = None) -> Float[Tensor, "*rows N1 F"]:
@@ -96,8 +101,7 @@ class PixelCNN(SequenceNetwork[Grid]):
     def start(self, rows: int, context: Float[Tensor, "B H"] | None = None) -> Grid:
         """An empty grid for each row."""
         self._read(context)
-        weight = self.layers[0].weight
-        return Grid(weight.new_zeros(rows, self.cardinalities[0], *self.grid))
+        return Grid(self._weight.new_zeros(rows, self.cardinalities[0], *self.grid))
 
     def advance(self, cache: Grid, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
         """The chosen code joins the grid, whose rows down to the site's own are convolved again."""

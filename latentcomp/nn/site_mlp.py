@@ -10,6 +10,7 @@ unlike the quantiser it sees the codes chosen before.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -36,12 +37,11 @@ class SiteMLP(PrefixMLP):
         Raises:
             ValueError: there is no context, or it does not hold F features for each site.
         """
-        if context is None or context.shape[-1] % len(self.cardinalities):
+        sites = len(self.cardinalities)
+        if context is None or context.shape[-1] % sites:
             got = "no context" if context is None else f"a context of width {context.shape[-1]}"
-            raise ValueError(f"SiteMLP reads features of each of its {len(self.cardinalities)} sites, (B, N F) side by side; got {got}: use ConvSites as the trunk")
-        read = self._read(context.unflatten(-1, (len(self.cardinalities), -1)))
-        assert read is not None  # for the type checker: a context was given
-        return read
+            raise ValueError(f"SiteMLP reads F features of each of its {sites} sites, side by side as (B, {sites} F); got {got}: use ConvSites as the trunk")
+        return cast(Tensor, self._read(context.unflatten(-1, (sites, -1))))
 
     def features(self, z: Int[Tensor, "*rows N"], context: Float[Tensor, "B H"] | None = None) -> Float[Tensor, "*rows N1 F"]:
         """The last hidden layer of all N + 1 prefixes; after the last site, whose features there are none of, their mean stands for them."""

@@ -9,6 +9,7 @@ not finite writes nothing, and the split of a batch changes nothing.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -153,14 +154,20 @@ class Mixed(Behaviour):
         self.behaviours = nn.ModuleList(behaviours)
         self.on_policy = all(behaviour.on_policy for behaviour in behaviours)
 
+    @property
+    def parts(self) -> list[Behaviour]:
+        """The behaviours."""
+        return cast(list[Behaviour], list(self.behaviours))
+
     def forward(self, model: LatentVariableModel, q: CodeDistribution, batch: Batch, noise: Noise) -> tuple[Int[Tensor, "S B N"], None]:
         """The codes of each, one behaviour after the other."""
-        return torch.cat([behaviour(model, q, batch, noise)[0] for behaviour in self.behaviours]), None
+        return torch.cat([behaviour(model, q, batch, noise)[0] for behaviour in self.parts]), None
 
     def statistics(self, batch: Batch, z: Int[Tensor, "S B N"], log_joint: Float[Tensor, "S B"]) -> dict[str, Tensor]:
         """What each of them wants to know, under its number."""
-        rows, drawn = {}, 0
-        for number, behaviour in enumerate(self.behaviours):
+        rows: dict[str, Tensor] = {}
+        drawn = 0
+        for number, behaviour in enumerate(self.parts):
             own_first = behaviour.statistics(batch, z.roll(-drawn, 0), log_joint.roll(-drawn, 0))
             rows |= {f"{number}.{key}": value for key, value in own_first.items()}
             drawn += behaviour.samples
@@ -168,6 +175,6 @@ class Mixed(Behaviour):
 
     def update(self, statistics: Mapping[str, Tensor]) -> None:
         """The memory of each."""
-        for number, behaviour in enumerate(self.behaviours):
+        for number, behaviour in enumerate(self.parts):
             mark = f"{number}."
             behaviour.update({key.removeprefix(mark): value for key, value in statistics.items() if key.startswith(mark)})
