@@ -104,7 +104,7 @@ def _watched(stage: str, run: Iterable[dict[str, Tensor]], updates: int) -> None
 def judged(model: LatentVariableModel, posterior: Posterior, x: Tensor, samples: int) -> dict[str, Any]:
     """Test NLL by plain samples of q, and how many of an image's samples differ."""
     estimate = importance.log_px(model, posterior, x, samples=samples, prior_share=0.0)
-    counts = [importance.draws(model, posterior, image, samples, 0, row, prior_share=0.0).decoded for row, image in enumerate(x.split(1))]
+    counts = [importance.draws(model, posterior, image, samples, 0, row, prior_share=0.0).pairs.z.size(0) for row, image in enumerate(x.split(1))]
     return {
         "test_nll": -float(estimate.log_px.mean()),
         "test_images": len(x),

@@ -48,18 +48,17 @@ def distinct(z: Int[Tensor, "M B N"], codes: int) -> Distinct:
 
 
 @torch.no_grad()
-def log_likelihoods(model: LatentVariableModel, x: Tensor, z: Int[Tensor, "M B N"], at_once: int = DECODED_AT_ONCE) -> tuple[Float[Tensor, "M B"], int]:
-    """log p(x_b | z_mb) in nats, and how many images were decoded for it.
+def log_likelihoods(model: LatentVariableModel, x: Tensor, pairs: Distinct, at_once: int = DECODED_AT_ONCE) -> Float[Tensor, "M B"]:
+    """log p(x_b | z_mb) in nats.
 
     Args:
         model: p(x, z).
         x: B images.
-        z: M samples for each.
+        pairs: M samples for each.
         at_once: how many images are decoded at once.
     """
-    pairs = distinct(z, model.codebook.codes)
     parts = [model.log_likelihood(x[image], codes) for image, codes in zip(pairs.image.split(at_once), pairs.z.split(at_once), strict=True)]
-    return torch.cat(parts)[pairs.inverse], len(pairs.z)
+    return torch.cat(parts)[pairs.inverse]
 
 
 def parts(images: int, samples: int, pairs: int) -> list[slice]:

@@ -5,8 +5,12 @@ expectation (Burda et al., 2016). The proposal is a mixture,
 
     r(z|x) = (1 - a) q(z|x) + a p(z),      a = 0.1,
 
-so w never exceeds p(x|z) / a, whatever q misses. Where the true code of an image is known, because the model dreamt the image, a second estimate
-that counts the true code among the samples is an upper bound in expectation (Grosse et al., 2015; Sobolev and Vetrov, 2019): the two certify each other.
+so w never exceeds p(x|z) / a, whatever q misses. Of M samples exactly a M are the prior's and the others q's, each weighted by the whole mixture (the
+balance heuristic of Veach and Guibas, 1995): the mean stays unbiased, and how many come from where adds no variance.
+
+Where the true code of an image is known, because the model dreamt the image, a second estimate that counts the true code among the samples is an upper
+bound in expectation (Grosse et al., 2015; Sobolev and Vetrov, 2019): the two certify each other. The true code takes the place of one of the prior's samples
+with the probability a p(z) / r(z|x), else of one of q's, so that the samples are distributed in proportion to their own estimate.
 
 The image is encoded once, and each distinct code is decoded once. One set of samples serves any number of priors over the same decoder.
 """
@@ -21,7 +25,7 @@ from torch import Tensor
 
 from latentcomp import objectives
 from latentcomp.codes.distribution import CodeDistribution
-from latentcomp.evaluate.distinct import log_likelihoods, parts
+from latentcomp.evaluate.distinct import Distinct, distinct, log_likelihoods, parts
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
 from latentcomp.posteriors.posterior import Posterior
@@ -48,19 +52,25 @@ class Estimate(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """M samples of the mixture for each of B images.
+    """M samples for each of B images, of which the first are the prior's.
 
     Attributes:
         z: the codes.
+        from_prior: how many of the M are the prior's.
+        pairs: the distinct ones.
         log_r: log r(z|x), their density.
         log_likelihood: log p(x|z).
-        decoded: how many images were decoded for it.
     """
 
     z: Int[Tensor, "M B N"]
+    from_prior: int
+    pairs: Distinct
     log_r: Float[Tensor, "M B"]
     log_likelihood: Float[Tensor, "M B"]
-    decoded: int
+
+    def log_w(self, p: CodeDistribution) -> Float[Tensor, "M B"]:
+        """log w under the prior p(z)."""
+        return self.log_likelihood + _log_prob(p, self.z, self.pairs) - self.log_r
 
 
 @torch.no_grad()
@@ -111,8 +121,8 @@ def log_px_under(
         condition = None if c is None else c[part]
         drawn = draws(model, proposal, x[part], samples, seed, part.start, condition, prior_share)
         for column, prior in zip(columns, priors, strict=True):
-            column.append(drawn.log_likelihood + prior(condition).log_prob(drawn.z) - drawn.log_r)
-    return [_estimate(torch.cat(column, -1)) for column in columns]
+            column.append(drawn.log_w(prior(condition)))
+    return [_estimate(torch.cat(column, -1), _from_prior(samples, prior_share)) for column in columns]
 
 
 @torch.no_grad()
@@ -127,11 +137,14 @@ def bounds_on_dreams(
     x, z = model.sample(images, noise=Noise(seed, 1, torch.arange(images, device=device)))
     lower, upper = [], []
     for part in parts(images, samples, chunk):
-        log_w = log_weights(model, proposal, x[part], samples, seed, part.start)
-        q, p, true = proposal(model, x[part]), model.prior(), z[part].unsqueeze(0)
-        log_true = model.log_joint(x[part], true) - _log_mixture(q, p, true, PRIOR_SHARE)
+        drawn = draws(model, proposal, x[part], samples, seed, part.start)
+        log_w, true, share = drawn.log_w(model.prior()), z[part].unsqueeze(0), drawn.from_prior / samples
+        log_p = model.prior().log_prob(true)
+        log_r = _log_mixture(proposal(model, x[part]).log_prob(true), log_p, share)
+        u = Noise(seed, 3, torch.arange(part.start, part.stop, device=device)).uniform((1,), ())
+        place = torch.where(u < (log_p + math.log(share) - log_r).exp(), 0, samples - 1)
         lower.append(objectives.iwae(log_w))
-        upper.append(objectives.iwae(torch.cat([log_true, log_w[1:]])))
+        upper.append(objectives.iwae(log_w.scatter(0, place, model.log_joint(x[part], true) - log_r)))
     return torch.cat(lower), torch.cat(upper)
 
 
@@ -140,8 +153,7 @@ def log_weights(
     model: LatentVariableModel, proposal: Posterior, x: Tensor, samples: int, seed: int, first: int = 0, c: Tensor | None = None
 ) -> Float[Tensor, "M B"]:
     """log w_m for M samples of each image, from the mixture of the proposal and the prior; ``first`` is the position of x in its set."""
-    drawn = draws(model, proposal, x, samples, seed, first, c)
-    return drawn.log_likelihood + model.prior(c).log_prob(drawn.z) - drawn.log_r
+    return draws(model, proposal, x, samples, seed, first, c).log_w(model.prior(c))
 
 
 @torch.no_grad()
@@ -158,33 +170,47 @@ def draws(
     """M samples of the mixture for each image, scored; ``first`` is the position of x in its set.
 
     Raises:
-        ValueError: the likelihood is an energy, or the share is no probability.
+        ValueError: the likelihood is an energy, the share is no probability, or there are too few samples for a mixture.
     """
     if not model.likelihood.normalised:
         raise ValueError(f"{type(model.likelihood).__name__} is an unnormalised energy: it has no likelihood in nats to estimate")
-    if not 0 <= prior_share < 1:
-        raise ValueError(f"the prior's share of the mixture lies in [0, 1), got {prior_share}")
-    q, p = proposal(model, x, c), model.prior(c)
+    q, p, some = proposal(model, x, c), model.prior(c), _from_prior(samples, prior_share)
     noise = Noise(seed, 0, torch.arange(first, first + len(x), device=x.device))
-    if prior_share == 0:
-        z, log_r = q.sample_and_log_prob((samples,), noise)
-    else:
-        from_prior = noise.uniform((samples,), ()) < prior_share
-        prior_codes = p.sample((samples,) if p.batch_shape else (samples, len(x)), noise)
-        z = torch.where(from_prior.unsqueeze(-1), prior_codes, q.sample((samples,), noise))
-        log_r = _log_mixture(q, p, z, prior_share)
-    return Draws(z, log_r, *log_likelihoods(model, x, z))
+    z, log_r = q.sample_and_log_prob((samples - some,), noise)
+    if some:
+        prior_codes = p.sample((some,) if p.batch_shape else (some, len(x)), noise)
+        z, log_q = torch.cat([prior_codes, z]), torch.cat([q.log_prob(prior_codes), log_r])
+    pairs = distinct(z, model.codebook.codes)
+    if some:
+        log_r = _log_mixture(log_q, _log_prob(p, z, pairs), some / samples)
+    return Draws(z, some, pairs, log_r, log_likelihoods(model, x, pairs))
 
 
-def _log_mixture(q: CodeDistribution, p: CodeDistribution, z: Int[Tensor, "M B N"], share: float) -> Float[Tensor, "M B"]:
-    return torch.logaddexp(q.log_prob(z) + math.log1p(-share), p.log_prob(z) + math.log(share))
+def _from_prior(samples: int, share: float) -> int:
+    """How many of M samples are the prior's: at least one, unless its share is nought."""
+    if not 0 <= share < 1:
+        raise ValueError(f"the prior's share of the mixture lies in [0, 1), got {share}")
+    if samples < 1 + (share > 0):
+        raise ValueError(f"a mixture wants at least two samples, one of q and one of the prior; got samples={samples}")
+    return min(samples - 1, max(1, round(share * samples))) if share > 0 else 0
 
 
-def _estimate(log_w: Float[Tensor, "M B"]) -> Estimate:
+def _log_prob(p: CodeDistribution, z: Int[Tensor, "M B N"], pairs: Distinct) -> Float[Tensor, "M B"]:
+    """log p(z), for a prior without a condition of each distinct pair once."""
+    return p.log_prob(z) if p.batch_shape else p.log_prob(pairs.z)[pairs.inverse]
+
+
+def _log_mixture(log_q: Float[Tensor, "M B"], log_p: Float[Tensor, "M B"], share: float) -> Float[Tensor, "M B"]:
+    return torch.logaddexp(log_q + math.log1p(-share), log_p + math.log(share))
+
+
+def _estimate(log_w: Float[Tensor, "M B"], from_prior: int) -> Estimate:
+    """The variance is that within the prior's samples and within q's; a part with one sample tells none."""
     log_w = log_w.double()
-    w = log_w.softmax(0)
-    variance = (w * len(w)).var(0)  # of w / mean(w)
-    return Estimate(objectives.iwae(log_w), (variance / len(w)).sqrt(), 1 / w.square().sum(0), torch.stack([pareto_k(row) for row in log_w.T]))
+    w = log_w.softmax(0)  # w / (M mean(w))
+    within = [len(part) * part.var(0) for part in (w[:from_prior], w[from_prior:]) if len(part) > 1]
+    variance = sum(within, torch.zeros_like(w[0]))
+    return Estimate(objectives.iwae(log_w), variance.sqrt(), 1 / w.square().sum(0), torch.stack([pareto_k(row) for row in log_w.T]))
 
 
 def pareto_k(log_w: Float[Tensor, " M"]) -> Float[Tensor, ""]:
@@ -199,5 +225,8 @@ def pareto_k(log_w: Float[Tensor, " M"]) -> Float[Tensor, ""]:
     tail = w[-size:] - w[-size - 1] if 0 < size < len(w) else w[:0]
     if len(tail) < 5 or tail.max() <= 1e-12 or (tail > 0).sum() < 5:
         return log_w.new_tensor(-math.inf)
-    k, _ = fit_generalized_pareto(tail[tail > 0])
+    try:
+        k, _ = fit_generalized_pareto(tail[tail > 0])
+    except ZeroDivisionError:  # of -k / b for the scale, where b = k / scale is nought: the tail is exponential
+        k = 0.0
     return torch.as_tensor(k, dtype=log_w.dtype, device=log_w.device)

@@ -157,7 +157,7 @@ def own_bounds(model: LatentVariableModel, priors: list[Prior], posterior: Poste
     for part in parts(len(x), samples, importance.PAIRS):
         drawn = importance.draws(model, posterior, x[part], samples, seed + 1, part.start, prior_share=0.0)
         for column, prior in zip(columns, priors, strict=True):
-            column.append((drawn.log_likelihood + prior().log_prob(drawn.z) - drawn.log_r).mean(0))
+            column.append(drawn.log_w(prior()).mean(0))
     return [mean(-torch.cat(column)) for column in columns]
 
 
