@@ -151,7 +151,7 @@ def test_a_restored_run_goes_on_bit_for_bit(name):
     again = adam(*other)
     for part, at in zip((*other, again), saved, strict=True):
         part.load_state_dict(at)
-    metrics_again = list(fit(*other, Batches(X, 5, last, seed=1, start=first), again))
+    metrics_again = list(fit(*other, Batches(X, 5, last, seed=1).after(first), again))
     assert_same(state(model, learner), state(*other))
     assert other[1].step == last
     assert other[1].seed == 3

@@ -1,5 +1,6 @@
 """Batches of a data set in memory, whose order is a function of (seed, epoch)."""
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -18,20 +19,29 @@ class Batches:
         updates: how many batches.
         seed: the order of epoch t is a function of (seed, t).
         c: ``(n, ...)`` conditions, or None.
-        start: the update to begin with, for a run that goes on.
         grey: ``(n, C, H, W)`` bytes: each batch draws its pixels anew with these probabilities out of 255, a function of (seed, update, position);
             None for ``x`` as it is.
     """
 
-    def __init__(self, x: Tensor, size: int, updates: int, seed: int = 0, c: Tensor | None = None, start: int = 0, grey: Tensor | None = None) -> None:
+    def __init__(self, x: Tensor, size: int, updates: int, seed: int = 0, c: Tensor | None = None, grey: Tensor | None = None) -> None:
         if not 1 <= size <= len(x):
             raise ValueError(f"a batch holds between 1 and n={len(x)} of the images, got size={size}")
-        if not 0 <= start <= updates:
-            raise ValueError(f"a run of {updates} updates begins at one of them, or at its end; got start={start}")
         if grey is not None and grey.shape != x.shape:
             raise ValueError(f"grey holds a probability for each pixel of the images, so it has their shape {tuple(x.shape)}; got {tuple(grey.shape)}")
         self.x, self.c, self.grey = x, c, grey
-        self.size, self.updates, self.seed, self.start = size, updates, seed, start
+        self.size, self.updates, self.seed, self.start = size, updates, seed, 0
+
+    def after(self, done: int) -> "Batches":
+        """The rest of these batches, for a run that goes on after ``done`` updates.
+
+        Raises:
+            ValueError: there are not that many.
+        """
+        if not 0 <= done <= self.updates:
+            raise ValueError(f"a run of {self.updates} updates goes on after some of them, or after all; got done={done}")
+        rest = copy.copy(self)
+        rest.start = done
+        return rest
 
     def __len__(self) -> int:
         return self.updates - self.start

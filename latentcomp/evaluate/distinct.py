@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentcomp.model import LatentVariableModel
 
-DECODED_AT_ONCE = 512  # images; more would only push the decoder's activations out of a CPU's cache
+AT_ONCE = 512  # pairs; more would only push the activations of decoder and prior out of a CPU's cache
 
 
 class Distinct(NamedTuple):
@@ -48,7 +48,7 @@ def distinct(z: Int[Tensor, "M B N"], codes: int) -> Distinct:
 
 
 @torch.no_grad()
-def log_likelihoods(model: LatentVariableModel, x: Tensor, pairs: Distinct, at_once: int = DECODED_AT_ONCE) -> Float[Tensor, "M B"]:
+def log_likelihoods(model: LatentVariableModel, x: Tensor, pairs: Distinct, at_once: int = AT_ONCE) -> Float[Tensor, "M B"]:
     """log p(x_b | z_mb) in nats.
 
     Args:

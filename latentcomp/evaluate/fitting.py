@@ -6,26 +6,17 @@ learner is judged by how well its own posterior happens to cover.
 """
 
 import copy
-from collections.abc import Iterator
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from latentcomp.batch import Batch
-from latentcomp.data.batches import Batches
 from latentcomp.data.split import Split
-from latentcomp.learners.gflownet_em import GFlowNetEM
-from latentcomp.learners.learner import Learner, Loss, trainable
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
 from latentcomp.objectives import sleep_loss
-from latentcomp.phases.behaviour import OnPolicy
-from latentcomp.phases.schedule import OnlyE
-from latentcomp.phases.sleep import Sleep
 from latentcomp.posteriors.posterior import Posterior
 from latentcomp.priors import Prior
-from latentcomp.train import fit
 
 
 def with_prior(model: LatentVariableModel, prior: Prior) -> LatentVariableModel:
@@ -71,70 +62,34 @@ def _codes(model: LatentVariableModel, posterior: Posterior, x: Tensor, seed: in
     return torch.cat([posterior(model, x[row]).sample((8,), Noise(seed, 0, row)).flatten(0, 1) for row in rows])
 
 
-class Imitation(Learner):
-    """Cross-entropy to codes that are there for the taking: those of a teacher on data, and those of dreams. It decodes nothing but the dreams.
+def fit_proposal(model: LatentVariableModel, posterior: Posterior, updates: int = 1000, size: int = 128, rate: float = 3e-3, seed: int = 0) -> Posterior:
+    """A proposal for the frozen model: ``posterior`` learns by maximum likelihood from dreams, of which no two are alike.
 
-    Args:
-        posterior: learns.
-        teacher: draws codes of the data.
-        sleep: the sleep phase, or None.
-    """
-
-    def __init__(self, posterior: Posterior, teacher: Posterior, sleep: Sleep | None) -> None:
-        super().__init__(posterior)
-        self.teacher, self.sleep = teacher, sleep
-
-    def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
-        """One update of the posterior."""
-        noise = self.noise(batch)
-        with torch.no_grad():
-            z = self.teacher(model, batch.x, batch.c).sample((), noise)
-        loss = sleep_loss(self.posterior(model, batch.x, batch.c).log_prob(z))
-        if self.sleep is not None:
-            loss = loss + self.sleep(model, self.posterior, batch, noise)
-        yield Loss("imitation", loss, trainable(self.posterior))
-
-
-def fit_proposal(
-    model: LatentVariableModel,
-    posterior: Posterior,
-    data: Split,
-    updates: int = 1000,
-    size: int = 128,
-    rate: float = 1e-3,
-    seed: int = 0,
-    teacher: Posterior | None = None,
-) -> Posterior:
-    """A proposal for the frozen model: ``posterior`` learns by E-steps (log-variance, four samples) and sleep phases alone.
+    -log q(z|x) of dreams (x, z) ~ p(x, z) is, but for a constant, the KL from p(z|x) to q(z|x), mean over the model's own images: the divergence that
+    makes q cover every mode, as a proposal must. It asks for no posterior to imitate, so that every learner's model gets the same treatment.
 
     Args:
         model: p(x, z).
         posterior: learns.
-        data: its training images.
-        updates: how many.
-        size: B.
-        rate: of Adam.
-        seed: of the order of the data and of all noise.
-        teacher: a posterior whose codes, with dreams, are imitated for the first three quarters of the updates; None for E-steps from the start. From
-            scratch, on a finished model whose posterior has a few sharp modes, E-steps would search for long; whatever the teacher misses, dreams show.
+        updates: how many, by Adam under a one-cycle schedule.
+        size: B, dreams an update.
+        rate: the highest of the learning rates.
+        seed: of the dreams.
 
     Returns:
-        The posterior, fitted; theta and the teacher are bit-identical afterwards.
+        The posterior, fitted; theta is bit-identical afterwards.
+
+    Raises:
+        ValueError: the likelihood is an unnormalised energy, from which nothing can be dreamt.
     """
-    frozen = copy.deepcopy(model).requires_grad_(False)
-    frozen.codebook.averages = False  # nor do its running means move
-    sleep = Sleep() if model.likelihood.normalised else None
+    frozen = copy.deepcopy(model).requires_grad_(False)  # whose count of decoder evaluations is the model's no more
     optimizer = torch.optim.Adam(posterior.parameters(), rate, fused=True)
-    imitated = 0 if teacher is None else updates * 3 // 4
-    if teacher is not None:
-        frozen_teacher = copy.deepcopy(teacher).requires_grad_(False)
-        _run(frozen, Imitation(posterior, frozen_teacher, sleep), data.batches(size, imitated, seed), optimizer)
-    learner = GFlowNetEM(posterior, behaviour=OnPolicy(4), schedule=OnlyE(), sleep=sleep)
-    _run(frozen, learner, data.batches(size, updates - imitated, seed + 1), optimizer)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates, pct_start=0.1)
+    rows = torch.arange(size, device=next(model.decoder.parameters()).device)
+    for update in range(updates):
+        x, z = frozen.sample(size, noise=Noise(seed, update, rows))
+        optimizer.zero_grad(set_to_none=True)
+        sleep_loss(posterior(frozen, x).log_prob(z)).backward()
+        optimizer.step()
+        schedule.step()
     return posterior
-
-
-def _run(model: LatentVariableModel, learner: Learner, batches: Batches, optimizer: torch.optim.Optimizer) -> None:
-    learner.seed = batches.seed
-    for _ in fit(model, learner, batches, optimizer):
-        pass

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from latentcomp import objectives
 from latentcomp.codes.distribution import CodeDistribution
-from latentcomp.evaluate.distinct import Distinct, distinct, log_likelihoods, parts
+from latentcomp.evaluate.distinct import AT_ONCE, Distinct, distinct, log_likelihoods, parts
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
 from latentcomp.posteriors.posterior import Posterior
@@ -43,12 +43,14 @@ class Estimate(NamedTuple):
         stderr: its standard error, by the delta method: sd(w) / (mean(w) sqrt(M)).
         ess: the effective sample size (sum w)^2 / sum w^2, between 1 and M.
         pareto_k: the shape of the weights' tail (Vehtari et al., 2024); above 0.7 the estimate is not to be trusted.
+        elbo: E_q[log p(x, z) - log q(z|x)] from q's samples alone, in nats.
     """
 
     log_px: Float[Tensor, " B"]
     stderr: Float[Tensor, " B"]
     ess: Float[Tensor, " B"]
     pareto_k: Float[Tensor, " B"]
+    elbo: Float[Tensor, " B"]
 
 
 class Draws(NamedTuple):
@@ -58,6 +60,7 @@ class Draws(NamedTuple):
         z: the codes.
         from_prior: how many of the M are the prior's.
         pairs: the distinct ones.
+        log_q: log q(z|x).
         log_r: log r(z|x), their density.
         log_likelihood: log p(x|z).
     """
@@ -65,12 +68,17 @@ class Draws(NamedTuple):
     z: Int[Tensor, "M B N"]
     from_prior: int
     pairs: Distinct
+    log_q: Float[Tensor, "M B"]
     log_r: Float[Tensor, "M B"]
     log_likelihood: Float[Tensor, "M B"]
 
     def log_w(self, p: CodeDistribution) -> Float[Tensor, "M B"]:
         """log w under the prior p(z)."""
-        return self.log_likelihood + _log_prob(p, self.z, self.pairs) - self.log_r
+        return self.log_joint(p) - self.log_r
+
+    def log_joint(self, p: CodeDistribution) -> Float[Tensor, "M B"]:
+        """log p(x, z) under the prior p(z)."""
+        return self.log_likelihood + _log_prob(p, self.z, self.pairs)
 
 
 @torch.no_grad()
@@ -117,12 +125,17 @@ def log_px_under(
     """The estimates of :func:`log_px` under several priors of one decoder, from the same samples, decoded once; the mixture holds the model's own prior."""
     model.check(x)
     columns: list[list[Tensor]] = [[] for _ in priors]
+    log_q: list[Tensor] = []
+    log_r: list[Tensor] = []
     for part in parts(len(x), samples, chunk):
         condition = None if c is None else c[part]
         drawn = draws(model, proposal, x[part], samples, seed, part.start, condition, prior_share)
         for column, prior in zip(columns, priors, strict=True):
-            column.append(drawn.log_w(prior(condition)))
-    return [_estimate(torch.cat(column, -1), _from_prior(samples, prior_share)) for column in columns]
+            column.append(drawn.log_joint(prior(condition)))
+        log_q.append(drawn.log_q)
+        log_r.append(drawn.log_r)
+    q, r, some = torch.cat(log_q, -1), torch.cat(log_r, -1), _from_prior(samples, prior_share)
+    return [_estimate(torch.cat(column, -1), q, r, some) for column in columns]
 
 
 @torch.no_grad()
@@ -176,14 +189,13 @@ def draws(
         raise ValueError(f"{type(model.likelihood).__name__} is an unnormalised energy: it has no likelihood in nats to estimate")
     q, p, some = proposal(model, x, c), model.prior(c), _from_prior(samples, prior_share)
     noise = Noise(seed, 0, torch.arange(first, first + len(x), device=x.device))
-    z, log_r = q.sample_and_log_prob((samples - some,), noise)
+    z, log_q = q.sample_and_log_prob((samples - some,), noise)
     if some:
         prior_codes = p.sample((some,) if p.batch_shape else (some, len(x)), noise)
-        z, log_q = torch.cat([prior_codes, z]), torch.cat([q.log_prob(prior_codes), log_r])
+        z, log_q = torch.cat([prior_codes, z]), torch.cat([q.log_prob(prior_codes), log_q])
     pairs = distinct(z, model.codebook.codes)
-    if some:
-        log_r = _log_mixture(log_q, _log_prob(p, z, pairs), some / samples)
-    return Draws(z, some, pairs, log_r, log_likelihoods(model, x, pairs))
+    log_r = _log_mixture(log_q, _log_prob(p, z, pairs), some / samples) if some else log_q
+    return Draws(z, some, pairs, log_q, log_r, log_likelihoods(model, x, pairs))
 
 
 def _from_prior(samples: int, share: float) -> int:
@@ -197,20 +209,21 @@ def _from_prior(samples: int, share: float) -> int:
 
 def _log_prob(p: CodeDistribution, z: Int[Tensor, "M B N"], pairs: Distinct) -> Float[Tensor, "M B"]:
     """log p(z), for a prior without a condition of each distinct pair once."""
-    return p.log_prob(z) if p.batch_shape else p.log_prob(pairs.z)[pairs.inverse]
+    return p.log_prob(z) if p.batch_shape else torch.cat([p.log_prob(codes) for codes in pairs.z.split(AT_ONCE)])[pairs.inverse]
 
 
 def _log_mixture(log_q: Float[Tensor, "M B"], log_p: Float[Tensor, "M B"], share: float) -> Float[Tensor, "M B"]:
     return torch.logaddexp(log_q + math.log1p(-share), log_p + math.log(share))
 
 
-def _estimate(log_w: Float[Tensor, "M B"], from_prior: int) -> Estimate:
+def _estimate(log_joint: Float[Tensor, "M B"], log_q: Float[Tensor, "M B"], log_r: Float[Tensor, "M B"], from_prior: int) -> Estimate:
     """The variance is that within the prior's samples and within q's; a part with one sample tells none."""
-    log_w = log_w.double()
+    log_w = (log_joint - log_r).double()
     w = log_w.softmax(0)  # w / (M mean(w))
     within = [len(part) * part.var(0) for part in (w[:from_prior], w[from_prior:]) if len(part) > 1]
     variance = sum(within, torch.zeros_like(w[0]))
-    return Estimate(objectives.iwae(log_w), variance.sqrt(), 1 / w.square().sum(0), torch.stack([pareto_k(row) for row in log_w.T]))
+    elbo = (log_joint - log_q)[from_prior:].double().mean(0)
+    return Estimate(objectives.iwae(log_w), variance.sqrt(), 1 / w.square().sum(0), torch.stack([pareto_k(row) for row in log_w.T]), elbo)
 
 
 def pareto_k(log_w: Float[Tensor, " M"]) -> Float[Tensor, ""]:

@@ -17,7 +17,6 @@ from torch import Tensor
 from latentcomp.data.split import Split
 from latentcomp.enumeration import enumerable
 from latentcomp.evaluate import importance
-from latentcomp.evaluate.distinct import parts
 from latentcomp.evaluate.exact import exact
 from latentcomp.evaluate.fitting import fit_prior, fit_proposal
 from latentcomp.evaluate.training import Budget, validation_nll
@@ -94,7 +93,7 @@ def judge(
                 f"{math.prod(model.cardinalities):.3g} code sequences are too many to enumerate, so log p(x) must be estimated: "
                 "pass proposal=, a function that makes a posterior with an encoder; the same for every row"
             )
-        fair = fit_proposal(fitted, proposal(), data, budget.proposal_updates, budget.size, seed=seed, teacher=learner.posterior)
+        fair = fit_proposal(fitted, proposal(), budget.proposal_updates, budget.size, seed=seed)
         measures = _estimated_measures({"": fitted, f"_{own}": model}, learner.posterior, fair, data.test, budget, seed)
     measures |= _usage_measures(model, learner.posterior, data.test, seed)
     measures["val_nll"] = Measure(validation_nll(model, learner.posterior, data.validation, budget), "nats")
@@ -131,15 +130,14 @@ def _estimated_measures(
         before = first.decoder_evaluations
         estimates[name] = importance.log_px_under(first, priors, q, x, samples=budget.samples, seed=seed)
         decoded[name] = (first.decoder_evaluations - before) / len(x)
-    bounds = own_bounds(first, priors, posterior, x, budget.samples, seed)
     measures: dict[str, Measure] = {}
-    for (suffix, model), fair, own, bound in zip(models.items(), estimates["fair"], estimates["own"], bounds, strict=True):
+    for (suffix, model), fair, own in zip(models.items(), estimates["fair"], estimates["own"], strict=True):
         lower, upper = importance.bounds_on_dreams(model, proposal, budget.dreams, budget.samples, seed)
         gap = mean(upper - lower)
         flag = FLAG if gap.value is None or gap.value > GAP else None
         measures |= {
             f"iw_nll{suffix}": mean(-fair.log_px)._replace(reason=flag),
-            f"own_bound{suffix}": bound,
+            f"own_bound{suffix}": mean(-own.elbo),
             f"iw_nll_own_posterior{suffix}": mean(-own.log_px),
             f"iw_stderr{suffix}": mean(fair.stderr),
             f"ess{suffix}": mean(fair.ess, "samples"),
@@ -147,18 +145,6 @@ def _estimated_measures(
             f"bound_gap{suffix}": gap,
         }
     return measures | {"distinct_codes": Measure(decoded["fair"], "codes"), "distinct_codes_own_posterior": Measure(decoded["own"], "codes")}
-
-
-@torch.no_grad()
-def own_bounds(model: LatentVariableModel, priors: list[Prior], posterior: Posterior, x: Tensor, samples: int, seed: int) -> list[Measure]:
-    """-E_q[log p(x, z) - log q(z|x)] under each prior, from at most 100 samples of the learner's own posterior, in nats."""
-    samples = max(1, min(samples, 100))
-    columns: list[list[Tensor]] = [[] for _ in priors]
-    for part in parts(len(x), samples, importance.PAIRS):
-        drawn = importance.draws(model, posterior, x[part], samples, seed + 1, part.start, prior_share=0.0)
-        for column, prior in zip(columns, priors, strict=True):
-            column.append(drawn.log_w(prior()).mean(0))
-    return [mean(-torch.cat(column)) for column in columns]
 
 
 @torch.no_grad()

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from latentcomp.data.batches import Batches
 
 
-def order(n: int, size: int, updates: int, **settings) -> list[list[int]]:
+def order(n: int, size: int, updates: int, done: int = 0, **settings) -> list[list[int]]:
     """The positions in each batch; also that a batch holds the images (and conditions) it says it holds."""
     x, c = torch.arange(n).view(n, 1, 1, 1), -torch.arange(n)
-    batches = list(Batches(x, size, updates, c=c, **settings))
+    batches = list(Batches(x, size, updates, c=c, **settings).after(done))
     assert all(torch.equal(batch.x.flatten(), batch.index) and torch.equal(batch.c, -batch.index) for batch in batches)
     return [batch.index.tolist() for batch in batches]
 
@@ -31,7 +31,7 @@ def test_an_epoch_shows_no_image_twice_and_a_resumed_run_goes_on(n, size, epochs
     for epoch in range(epochs):
         shown = joined(whole[epoch * per_epoch : (epoch + 1) * per_epoch])
         assert len(set(shown)) == len(shown) == per_epoch * size
-    assert order(n, size, epochs * per_epoch, seed=seed, start=min(start, len(whole))) == whole[start:]
+    assert order(n, size, epochs * per_epoch, seed=seed, done=min(start, len(whole))) == whole[start:]
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
@@ -46,7 +46,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 
 
 def test_length_counts_what_is_left_and_no_condition_stays_none():
-    batches = Batches(torch.zeros(7, 1, 1, 1), 3, 10, start=4)
+    batches = Batches(torch.zeros(7, 1, 1, 1), 3, 10).after(4)
     assert len(batches) == len(list(batches)) == 6
     assert all(batch.c is None for batch in batches)
 
@@ -57,10 +57,10 @@ def test_a_batch_size_that_cannot_be_is_refused(size):
         Batches(torch.zeros(7, 1, 1, 1), size, 10)
 
 
-@pytest.mark.parametrize("start", [-1, 11])
-def test_a_start_outside_the_run_is_refused(start):
-    with pytest.raises(ValueError, match=f"a run of 10 updates begins at one of them, or at its end; got start={start}"):
-        Batches(torch.zeros(7, 1, 1, 1), 3, 10, start=start)
+@pytest.mark.parametrize("done", [-1, 11])
+def test_a_rest_that_cannot_be_is_refused(done):
+    with pytest.raises(ValueError, match=f"a run of 10 updates goes on after some of them, or after all; got done={done}"):
+        Batches(torch.zeros(7, 1, 1, 1), 3, 10).after(done)
 
 
 def test_dynamic_pixels_are_a_function_of_seed_update_and_position():
@@ -69,7 +69,7 @@ def test_dynamic_pixels_are_a_function_of_seed_update_and_position():
     first, again, other = ([batch.x for batch in Batches(x, 10, 8, seed, grey=grey)] for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
-    assert torch.equal(first[5], next(iter(Batches(x, 10, 8, 1, start=5, grey=grey))).x)
+    assert torch.equal(first[5], next(iter(Batches(x, 10, 8, 1, grey=grey).after(5))).x)
     by_image = [{}, {}]
     for update, batch in enumerate(Batches(x, 10, 8, 1, grey=grey)):
         for index, image in zip(batch.index.tolist(), batch.x, strict=True):

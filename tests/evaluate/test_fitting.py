@@ -86,7 +86,7 @@ def test_fit_proposal_learns_the_posterior_of_a_model_that_it_leaves_bit_identic
     before, counted = state(model), model.decoder_evaluations
     start = float(exact(model, q, DATA.train).kl_q_p.mean())
     evaluated = model.decoder_evaluations
-    fitted = fit_proposal(model, q, DATA, updates=150, size=40, rate=1e-2, seed=1)
+    fitted = fit_proposal(model, q, updates=150, size=40, rate=1e-2, seed=1)
     assert model.decoder_evaluations == evaluated > counted  # the model's own count does not pay for it
     end = float(exact(model, fitted, DATA.train).kl_q_p.mean())
     print(f"proposal: mean KL(q || p(z|x)) {start:.3f} before, {end:.3f} after")
@@ -96,15 +96,16 @@ def test_fit_proposal_learns_the_posterior_of_a_model_that_it_leaves_bit_identic
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
-def test_fit_proposal_does_without_sleep_where_the_model_cannot_dream():
+def test_fit_proposal_refuses_a_model_that_cannot_dream():
     model, q = tiny_model(), posterior("factorised")
     model.likelihood = Perceptual()
-    fit_proposal(model, q, DATA, updates=2)
+    with pytest.raises(ValueError, match="unnormalised energy"):
+        fit_proposal(model, q, updates=2)
 
 
 def test_fit_proposal_takes_a_codebook_of_running_means_as_it_is():
     model, _ = made("vq_ema")
     before = state(model)
-    fit_proposal(model, posterior("prefix_mlp"), DATA, updates=3, size=10)
+    fit_proposal(model, posterior("prefix_mlp"), updates=3, size=10)
     assert_same(before, state(model))
     assert model.codebook.averages
