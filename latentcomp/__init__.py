@@ -21,11 +21,12 @@ from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.learners.vimco import Vimco
 from latentcomp.learners.vqgan import VQGAN
 from latentcomp.learners.wake_sleep import WakeSleep
+from latentcomp.learners.warm_start import WarmStart
 from latentcomp.model import LatentVariableModel
 from latentcomp.train import NonFiniteLoss, fit
 
 __all__ = [
     "EM", "VQGAN", "Batch", "Batches", "Budget", "Codebook", "Comparison", "EMACodebook", "GFlowNetEM", "GumbelSoftmax", "LatentVariableModel",
     "Learner", "Loss", "MemoisedWakeSleep", "MonteCarloEM", "NonFiniteLoss", "Reinforce", "Relaxation", "Split", "StraightThrough", "Vimco", "WakeSleep",
-    "__version__", "compare", "digits", "fit", "mnist",
+    "WarmStart", "__version__", "compare", "digits", "fit", "mnist",
 ]  # fmt: skip

@@ -9,25 +9,30 @@ from experiments import settings, tune
 from experiments.execute import build, execute, plain
 from experiments.reproduce import parsed, reproduce
 from experiments.results import Folder, OtherVersion
+from tests import small_mnist
 
 ROWS = [(table, row) for table in settings.tables() for row in settings.table(table)["rows"]]
+SMALL_MNIST = ("budget.validation=20", "budget.test=4", "budget.look_images=4", "budget.dreams=4")
 TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2")
 
 
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: str(value))
-def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch):
+def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch, tmp_path):
     monkeypatch.setattr(
         "experiments.amortisation.frozen_model", lambda seed, budget: build(settings.row("digits", "gflownet_em", "smoke", seed))[1].requires_grad_(False)
     )
-    config = settings.row(table, row, "smoke", 0, TINY)
+    small = (*SMALL_MNIST, f"data.root={small_mnist.write(tmp_path)}") if settings.table(table)["budgets"] == "mnist" else ()
+    config = settings.row(table, row, "smoke", 0, (*TINY, *small))
     steps = []
     records, pictures = get_method(config.procedure)(config, row, steps.append)
     values = {record["metric"]: record["value"] for record in records}
-    assert steps == [1, 2]
+    assert steps == list(range(1, config.batches + 1))
     assert {record["row"] for record in records} == {row}
-    assert {heading.get("best_of", metric) for metric, heading in settings.table(table)["headings"].items()} <= values.keys()
-    assert values["own_bound"] - values["exact_nll"] == pytest.approx(values["kl_q_p"], abs=1e-6)
-    assert len(pictures["curve"]) == 2
+    missing = {heading.get("best_of", metric) for metric, heading in settings.table(table)["headings"].items()} - values.keys()
+    assert missing in (set(), {"iw_nll_uniform_prior"}, {"iw_nll_own_prior"}), "a model was trained with one prior or the other"
+    if "exact_nll" in values:
+        assert values["own_bound"] - values["exact_nll"] == pytest.approx(values["kl_q_p"], abs=1e-6)
+    assert len(pictures["curve"]) == config.batches
     json.dumps(records, allow_nan=False)
 
 

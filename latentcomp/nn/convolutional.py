@@ -107,7 +107,7 @@ class ConvSites(nn.Module):
         self.encoder = ConvEncoder(channels, norm)
         self.head = nn.Conv2d(channels, width, 1)
 
-    def forward(self, x: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B N W"]:
+    def forward(self, x: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B N F"]:
         """One row for each site."""
         return rearrange(self.head(self.encoder(x)), "b d h w -> b (h w) d")
 

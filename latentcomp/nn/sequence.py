@@ -34,8 +34,8 @@ class SequenceNetwork(nn.Module, ABC, Generic[CacheType]):
         self.cardinalities = tuple(cardinalities)
         self.context = context
 
-    def _read(self, context: Float[Tensor, "B H"] | None) -> Float[Tensor, "B W"] | None:
-        """The context, as wide as the network's hidden layers.
+    def _read(self, context: Float[Tensor, "B *sites H"] | None) -> Float[Tensor, "B *sites W"] | None:
+        """The context, of the image or of each of its sites, as wide as the network's hidden layers.
 
         Raises:
             ValueError: the context has another width than the network was built for.

@@ -19,6 +19,7 @@ from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.learners.vimco import Vimco
 from latentcomp.learners.vqgan import VQGAN
 from latentcomp.learners.wake_sleep import WakeSleep
+from latentcomp.learners.warm_start import WarmStart
 from latentcomp.model import LatentVariableModel
 from latentcomp.moves import Gibbs, LocalSearch
 from latentcomp.phases.behaviour import Exploring, Mixed, Moved, OnPolicy
@@ -80,6 +81,7 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "memoised_wake_sleep": lambda: MemoisedWakeSleep(posterior("prefix_mlp"), memory(3), sleep=Sleep()),
     "memoised_together": lambda: MemoisedWakeSleep(posterior("factorised"), memory(3), Moved(Exploring(2, 0.2), Gibbs()), Together()),
 }
+LEARNERS["warm_start"] = lambda: WarmStart(StraightThrough(posterior("nearest_code")), LEARNERS["gflownet_replay"](), 2)
 CODEBOOKS: dict[str, Callable[[int, int], Codebook]] = {
     "vq_restart": partial(Codebook, restart=4.0),
     "vq_ema": EMACodebook,
