@@ -103,7 +103,7 @@ def _records(config: DictConfig, row: str, training: Training, judgement: Judgem
 @torch.no_grad()
 def pictures(model: LatentVariableModel, fitted: LatentVariableModel, learner: Learner, data: Split, training: Training) -> dict[str, Any]:
     """What a report shows of a run: its curve, reconstructions, samples of the fitted prior, code usage, and posteriors where they can be enumerated."""
-    shown = data.test[:8]
+    shown = data.test[:8].clone()  # of a view, the whole data set would be stored
     samples = fitted.prior().sample((16,), Noise(0, 0, torch.arange(16, device=shown.device)))
     codes = learner.posterior(model, data.test).sample((8,), Noise(0, 1, torch.arange(len(data.test), device=shown.device)))
     shows: dict[str, Any] = {

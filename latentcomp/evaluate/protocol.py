@@ -126,9 +126,9 @@ def _estimated_measures(
     """Of one decoder under several priors, by the suffix of the measures' names; the samples are shared, and come from the first model's proposal."""
     first, priors, decoded = next(iter(models.values())), [model.prior for model in models.values()], {}
     estimates = {}
-    for name, q in (("fair", proposal), ("own", posterior)):
+    for name, q, samples in (("fair", proposal, budget.samples), ("own", posterior, min(budget.samples, budget.own_samples))):
         before = first.decoder_evaluations
-        estimates[name] = importance.log_px_under(first, priors, q, x, samples=budget.samples, seed=seed)
+        estimates[name] = importance.log_px_under(first, priors, q, x, samples=samples, seed=seed)
         decoded[name] = (first.decoder_evaluations - before) / len(x)
     measures: dict[str, Measure] = {}
     for (suffix, model), fair, own in zip(models.items(), estimates["fair"], estimates["own"], strict=True):

@@ -32,6 +32,7 @@ class Budget(NamedTuple):
         prior_updates: updates of the second-stage prior.
         proposal_updates: updates of the importance-sampling proposal (only where codes cannot be enumerated, as all that follow).
         samples: M of importance sampling.
+        own_samples: M with the learner's own posterior in place of the fitted proposal.
         look_images: validation images that a look takes, the first ones; 0 for all.
         look_samples: M of a look.
         dreams: images that the bounds of log p(x) are certified on.
@@ -43,6 +44,7 @@ class Budget(NamedTuple):
     prior_updates: int = 300
     proposal_updates: int = 1000
     samples: int = 1000
+    own_samples: int = 100
     look_images: int = 0
     look_samples: int = 100
     dreams: int = 100
