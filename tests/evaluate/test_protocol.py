@@ -17,7 +17,7 @@ from tests.learners.contract import LEARNERS, adam, assert_same, made, state
 from tests.scenarios import posterior, tiny_images, tiny_model
 
 DATA = Split(tiny_images(40, 1), tiny_images(20, 2), tiny_images(30, 3))
-BUDGET = Budget(updates=7, size=10, every=2, prior_updates=20, proposal_updates=60, samples=400)
+BUDGET = Budget(updates=7, size=10, every=2, prior_updates=20, proposal_updates=60, samples=400, own_samples=400)
 
 
 def test_train_restores_the_state_of_the_best_look(monkeypatch):

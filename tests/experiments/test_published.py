@@ -64,7 +64,8 @@ def gradients(loss: Tensor, of) -> list[Tensor]:
 @pytest.mark.parametrize("row", ["faithful_gflownet_em", "faithful_greedy", "faithful_prior"])
 def test_e_step(tmp_path, row):
     """(log Z + log q / 16 - log p(x|z) / 16)^2, with log p(z) in the reward where the prior is learned; one scalar log Z, here less log K under a uniform
-    prior, since the library's reward always holds log p(z)."""
+    prior, since the library's reward always holds log p(z).
+    """
     made = at_step(built(tmp_path, row), 400)
     (loss, *_) = made.learner.losses(made.model, BATCH)
     assert loss.term == "E-step"
