@@ -1,0 +1,49 @@
+"""The figure of the gradients' errors: over the number of samples, a panel for each entropy of the posterior, estimators of phi above those of theta."""
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.cells import Spec, label
+from experiments.figures import STYLE, Runs, _bytes
+
+CAPTION = (
+    "Root of bias² + noise², as a share of the wanted gradient's size, for S samples; means over seeds. Above: q's logits; below: every log p(x, z). From left "
+    "to right the exact posterior is less and less sure. At 1 the error is as large as the gradient."
+)
+LEVELS = ("low", "medium", "high")
+MARKS = "osD^vP*Xhp<>"
+
+
+def pictures(runs: Runs, spec: Spec) -> list[tuple[str, str, bytes]]:
+    """What the report shows besides summary and curves: title, caption, file."""
+    return [("Error of the gradient", CAPTION, errors(runs, spec))]
+
+
+@matplotlib.rc_context(STYLE)
+def errors(runs: Runs, spec: Spec) -> bytes:
+    """PNG: two rows of three panels."""
+    figure = Figure((9, 7.2), layout="constrained")
+    panels = figure.subplots(2, len(LEVELS), sharex=True, sharey="row", squeeze=False)
+    for below, kind in enumerate(("φ", "θ")):
+        rows = [row for row in spec["rows"] if row in runs and label(spec, row).startswith(kind)]
+        for column, level in enumerate(LEVELS):
+            _panel(panels[below, column], runs, spec, rows, column)
+            if not below:
+                panels[below, column].set_title(f"{level} entropy")
+        panels[below, 0].set_ylabel(f"error of the gradient in {kind}")
+        panels[below, -1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=7.5)
+    for axes in panels[-1]:
+        axes.set_xlabel("samples S")
+    return _bytes(figure, "png")
+
+
+def _panel(axes: Axes, runs: Runs, spec: Spec, rows: list[str], level: int) -> None:
+    for row, mark in zip(rows, MARKS, strict=False):
+        every = list(runs[row].values())
+        total = sum(run["errors"][level].square().sum(-1).sqrt() for run in every) / len(every)
+        samples = every[0]["samples"].tolist()
+        axes.plot(samples, total.clamp_min(1e-3).numpy(), marker=mark, markersize=4, linewidth=1.2, label=label(spec, row).split(": ", 1)[1])
+    axes.set(xscale="log", yscale="log", xticks=samples, xticklabels=[str(s) for s in samples])
+    axes.minorticks_off()
+    axes.axhline(1, color="#999999", linewidth=0.8, zorder=0)
