@@ -16,7 +16,7 @@ from tests.learners.contract import LEARNERS, X, adam, assert_same, batches, mad
 from tests.learners.tuples import Given, elbo, expected_gradient, gradient
 from tests.scenarios import posterior, tiny_model
 
-ALTERNATING = [name for name in LEARNERS if name not in ("vq_gradient", "vq_restart", "vq_ema", "vq_ema_restart", "vqgan")]
+ALTERNATING = [name for name in LEARNERS if isinstance(made(name)[1], Alternating)]
 
 
 def side(module: torch.nn.Module, optimizer: torch.optim.Adam) -> dict[str, torch.Tensor]:
