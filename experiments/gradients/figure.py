@@ -9,10 +9,12 @@ from experiments.figures import STYLE, Runs, _bytes
 
 CAPTION = (
     "Root of bias² + noise², as a share of the wanted gradient's size, for S samples; means over seeds. Above: q's logits; below: every log p(x, z). From left "
-    "to right the exact posterior is less and less sure. At 1 the error is as large as the gradient."
+    "to right the exact posterior is less and less sure. At 1 the error is as large as the gradient; errors below 0.001 are drawn there."
 )
+FLOOR = 1e-3
 LEVELS = ("low", "medium", "high")
 MARKS = "osD^vP*Xhp<>"
+COLOURS = (*matplotlib.color_sequences["tab10"], "black", "gold")  # one for each mark
 
 
 def pictures(runs: Runs, spec: Spec) -> list[tuple[str, str, bytes]]:
@@ -39,11 +41,12 @@ def errors(runs: Runs, spec: Spec) -> bytes:
 
 
 def _panel(axes: Axes, runs: Runs, spec: Spec, rows: list[str], level: int) -> None:
-    for row, mark in zip(rows, MARKS, strict=False):
+    for row, mark, shade in zip(rows, MARKS, COLOURS, strict=False):
         every = list(runs[row].values())
         total = sum(run["errors"][level].square().sum(-1).sqrt() for run in every) / len(every)
         samples = every[0]["samples"].tolist()
-        axes.plot(samples, total.clamp_min(1e-3).numpy(), marker=mark, markersize=4, linewidth=1.2, label=label(spec, row).split(": ", 1)[1])
+        name = label(spec, row).split(": ", 1)[1]
+        axes.plot(samples, total.clamp_min(FLOOR).numpy(), color=shade, marker=mark, markersize=4, linewidth=1.2, label=name)
     axes.set(xscale="log", yscale="log", xticks=samples, xticklabels=[str(s) for s in samples])
     axes.minorticks_off()
     axes.axhline(1, color="#999999", linewidth=0.8, zorder=0)

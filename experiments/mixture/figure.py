@@ -49,7 +49,7 @@ def _panel(axes: Axes, run: Run, shade: str) -> None:
         axes.plot(*(mean + offsets().numpy()).T, "o", color=shade, markersize=2.8, markeredgewidth=0, zorder=2)
         axes.plot(*mean, "D", color=shade, markersize=7, markeredgecolor="white", markeredgewidth=1, zorder=3)
     axes.plot(*run["truth"].T.numpy(), "o", markersize=14, markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.3, linestyle="none", zorder=4)
-    axes.set(aspect="equal", xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), xticks=(), yticks=())
+    axes.set(aspect="equal", xticks=(), yticks=())  # no limits: a mean that went astray is to be seen
     axes.spines[:].set_visible(False)
 
 
