@@ -22,7 +22,7 @@ LAYERS = [
     {"posteriors"},
     {"moves"},
     {"phases"},
-    {"learners"},
+    {"learners", "torchgfn"},
     {"train", "data"},
     {"evaluate"},
 ]

@@ -48,9 +48,17 @@ class AutoregressiveCodes(CodeDistribution):
     def _log_p(self, logits: Float[Tensor, "*rows K"]) -> Float[Tensor, "*rows K"]:
         return flattened(logits, *self._exploration)
 
+    def conditionals(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N K"]:
+        """log q(. | z_<i) of all sites, in one teacher-forced pass."""
+        return self._log_p(self.network(z, self._context))
+
     def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
         """log q(z_i | z_<i) of all sites, in one teacher-forced pass."""
-        return self._log_p(self.network(z, self._context)).gather(-1, z.unsqueeze(-1)).squeeze(-1)
+        return self.conditionals(z).gather(-1, z.unsqueeze(-1)).squeeze(-1)
+
+    def select(self, rows: Int[Tensor, " R"]) -> "AutoregressiveCodes":
+        """The distributions of these data; an unconditional one is the same for all."""
+        return self if self._context is None else AutoregressiveCodes(self.network, self._context[rows], *self._exploration)
 
     def _draw(self, leading: torch.Size, rows: int, noise: Noise) -> Int[Tensor, "... N"]:
         return self._sampled(leading, rows, noise)[0]

@@ -60,6 +60,14 @@ class CodeDistribution(Distribution, ABC):
         """Features of the N + 1 prefixes of z, the empty and the complete one included, for a flow head; where the family has them."""
         raise AttributeError(f"{type(self).__name__} keeps no features of prefixes: choose a sequential posterior, such as Autoregressive")
 
+    def conditionals(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N K"]:
+        """log q(. | z_<i): the log-probabilities of all codes of each site after those of z before it; -inf for codes that a site does not have."""
+        raise TypeError(f"{type(self).__name__} has no conditionals of single sites: choose a posterior such as Autoregressive or Factorised")
+
+    def select(self, rows: Int[Tensor, " R"]) -> "CodeDistribution":
+        """The distributions of some of the B data, in this order, any of them as often as it is named: batch shape ``(R,)``."""
+        raise TypeError(f"{type(self).__name__} cannot be split into its data: choose a posterior such as Autoregressive or Factorised")
+
     def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
         """Codes that agree with z before the site ``cut`` and are drawn from q(z_i | z_<i) from there on, and their log q; without a gradient."""
         raise TypeError(f"{type(self).__name__} cannot draw the rest of a sequence: choose a posterior such as Autoregressive or Factorised")

@@ -51,10 +51,18 @@ class FactorisedCodes(CodeDistribution):
         new = torch.where(behind, self._draw(z.shape[:-2], z.shape[-2], noise), z)
         return new, self.log_prob(new)
 
+    def conditionals(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N K"]:
+        """log q of each site's codes: the same, whatever came before."""
+        return self.log_p.expand(*z.shape, self.log_p.shape[-1])
+
     def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
         """log q(z_i): at each site the same, whatever came before."""
-        log_p = self.log_p.expand(*z.shape, self.log_p.shape[-1])
-        return log_p.gather(-1, z.unsqueeze(-1)).squeeze(-1)
+        return self.conditionals(z).gather(-1, z.unsqueeze(-1)).squeeze(-1)
+
+    def select(self, rows: Int[Tensor, " R"]) -> "FactorisedCodes":
+        """The distributions of these data."""
+        context = None if self._context is None else self._context[rows]
+        return FactorisedCodes(self.logits[rows] if self.batch_shape else self.logits, self.cardinalities, context)
 
     @property
     def mode(self) -> Int[Tensor, "*B N"]:
