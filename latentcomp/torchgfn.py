@@ -13,6 +13,7 @@ between them stays in the loss, and a perfect posterior does not reach zero. Giv
 Written against the published wheel, version 2.4.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -64,7 +65,9 @@ class CodeEnv(DiscreteEnv):
         allowed[-1, -1] = True  # when all sites are written there is nothing to do but leave
         self._allowed = allowed
         empty = torch.full((sites,), -1, device=device)
-        super().__init__(largest + 1, empty, (sites,), sf=torch.full_like(empty, largest), debug=debug)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # with debug=True torchgfn warns of any sink but its own, which cannot be made of integers
+            super().__init__(largest + 1, empty, (sites,), sf=torch.full_like(empty, largest), debug=debug)
 
     @classmethod
     def of(cls, model: LatentVariableModel, x: Tensor, c: Tensor | None = None, debug: bool = False) -> "CodeEnv":
@@ -278,7 +281,7 @@ def to_trajectories(
     prefixes = torch.where(seen.unsqueeze(1), z, -1)
     states = env.states_from_tensor(torch.cat([prefixes, env.sf.expand(1, *z.shape)]))
     if conditions is not None:
-        states._conditions = conditions.expand(sites + 2, *conditions.shape)  # a view: torchgfn's own setter would copy
+        states.conditions = conditions.expand(sites + 2, *conditions.shape).contiguous()
     leave = z.new_full((1, len(z)), env.n_actions - 1)
     return Trajectories(
         env,
