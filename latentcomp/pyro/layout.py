@@ -85,7 +85,7 @@ class Layout(NamedTuple):
             equal = value.unsqueeze(value.ndim - own) == support
             codes = (equal.flatten(-own).all(-1) if own else equal).long().argmax(-1)
             codes = codes.reshape((1,) * (self.nesting + len(site.event) - codes.ndim) + codes.shape)
-            parts.append(codes.movedim(self.place, 0).flatten(1))
+            parts.append(codes.movedim(self.place, 0).reshape(codes.shape[self.place], -1))
         return torch.cat(parts, -1)
 
 

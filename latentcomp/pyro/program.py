@@ -55,7 +55,7 @@ class Program(LatentVariableModel):
         index: ``(B,)`` their positions in the data set: those that a subsampling plate chose, or 0..B-1.
         scale: what the plate, or ``poutine.scale``, multiplies each datum's log-probabilities by.
         chosen: the rows that a subsampling plate chose, by the plate's name.
-        outside: log p of what is observed outside the data plate, as of the last run, scaled.
+        outside: log p of what is observed outside the data plate, scaled, as of the first run that recorded its gradient, else of the last.
 
     Raises:
         UnsupportedModel: see :func:`latentcomp.pyro.layout.layout_of`; or scales that differ between sites or data.
@@ -71,6 +71,7 @@ class Program(LatentVariableModel):
             trace = poutine.trace(model).get_trace(*arguments[0], **arguments[1])
         self._first = trace
         self.layout = layout or layout_of(trace.nodes.items(), plate)
+        self._check_latent(trace)
         inside = list(self._inside(trace))
         shape = next(node["fn"].batch_shape for node in inside if node["name"] == self.layout.sites[0].name)
         self.size = shape[self.layout.dim]
@@ -79,7 +80,6 @@ class Program(LatentVariableModel):
         self.index = torch.arange(self.size, device=device) if chosen is None else torch.as_tensor(chosen, device=device)
         self.chosen = {} if chosen is None else {self.layout.plate: chosen}
         self.scale = _common_scale(inside)
-        self._check_latent(trace)
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -126,8 +126,8 @@ class Program(LatentVariableModel):
         value = value.to(torch.get_default_dtype())
         if isinstance(node["mask"], Tensor):
             value = torch.where(node["mask"].reshape(node["mask"].shape + (1,) * (value.ndim - len(fn.batch_shape))), value, 0.0)
-        axes = self.layout.dim + len(fn.batch_shape)
-        return value.movedim(axes, 0).flatten(1)
+        rows = value.movedim(self.layout.dim + len(fn.batch_shape), 0)
+        return rows.reshape(len(rows), -1)
 
     def log_joint(self, x: Any, z: Int[Tensor, "*S B N"], c: Any = None) -> Float[Tensor, "*S B"]:
         """log p(x, z) of each datum in nats, for its own x; a masked latent variable counts as uniform, so that p(x) is what it was.
@@ -143,7 +143,9 @@ class Program(LatentVariableModel):
             values = {name: value[0] for name, value in values.items()}
         trace = self._run(values)
         total = sum((self._per_datum(node) for node in self._inside(trace)), torch.zeros(()))
-        self.outside = sum((self._outside(node) for node in self._beyond(trace)), 0.0)
+        outside = sum((self._outside(node) for node in self._beyond(trace)), 0.0)
+        if not getattr(self.outside, "requires_grad", False):
+            self.outside = outside
         return total.expand(len(rows), self.size).view(*lead, self.size)
 
     def sample(self, n: int, c: Any = None, noise: Noise | None = None) -> tuple[Float[Tensor, "B F"], Int[Tensor, "B N"]]:
@@ -188,13 +190,12 @@ class Program(LatentVariableModel):
         return (node for node in sample_sites(trace.nodes.items()) if self.layout.plate not in plates_of(node))
 
     def _log_prob(self, node: Node) -> Tensor:
-        log_p = scale_and_mask(node["fn"].log_prob(node["value"], *node["args"], **node["kwargs"]), mask=node["mask"])
+        log_p, mask = node["fn"].log_prob(node["value"], *node["args"], **node["kwargs"]), node["mask"]
         site = next((site for site in self.layout.sites if site.name == node["name"]), None)
-        if site is not None and node["mask"] not in (None, True) and not isinstance(node["mask"], Tensor):
-            return log_p - math.prod(site.event) * math.log(len(site.support))
-        if site is not None and isinstance(node["mask"], Tensor):
-            return log_p - (~node["mask"]).to(log_p.dtype) * math.prod(site.event) * math.log(len(site.support))
-        return log_p
+        if mask is None or mask is True or site is None:
+            return scale_and_mask(log_p, mask=mask)
+        uniform = log_p.new_tensor(-math.prod(site.event) * math.log(len(site.support)))
+        return torch.where(torch.as_tensor(mask, device=log_p.device), log_p, uniform)
 
     def _per_datum(self, node: Node) -> Float[Tensor, "L B"]:
         log_p, nesting = self._log_prob(node), self.layout.nesting
