@@ -58,12 +58,12 @@ class PatchCritic(nn.Module):
         for i, (a, b) in enumerate(pairwise(widths), 1):
             # batch norm subtracts the mean, so that a bias before it would do nothing
             stack += [nn.Conv2d(a, b, 4, 2 if i < layers else 1, 1, bias=norm is not nn.BatchNorm2d), norm(b), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*stack, nn.Conv2d(widths[-1], 1, 4, 1, 1)).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(*stack, nn.Conv2d(widths[-1], 1, 4, 1, 1))
         self.apply(_initialise)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 h w"]:
         """The logits."""
-        return self.layers(x.contiguous(memory_format=torch.channels_last))
+        return self.layers(x)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -11,6 +11,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.nn.unet import Decoder, Encoder
+
 
 class SiteEncoder(nn.Module):
     """Images to one vector h for each site, ``(B, h w, D)``.
@@ -21,10 +23,10 @@ class SiteEncoder(nn.Module):
         width: D.
     """
 
-    def __init__(self, encoder: nn.Module, features: int, width: int) -> None:
+    def __init__(self, encoder: Encoder, features: int, width: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.project = nn.Conv2d(features, width, 1).to(memory_format=torch.channels_last)
+        self.project = nn.Conv2d(features, width, 1)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
         """The vectors, row by row."""
@@ -41,10 +43,10 @@ class SiteDecoder(nn.Module):
         grid: (h, w) of the model's own sequences.
     """
 
-    def __init__(self, decoder: nn.Module, width: int, features: int, grid: Sequence[int]) -> None:
+    def __init__(self, decoder: Decoder, width: int, features: int, grid: Sequence[int]) -> None:
         super().__init__()
         self.decoder, self.grid = decoder, tuple(grid)
-        self.project = nn.Conv2d(width, features, 1).to(memory_format=torch.channels_last)
+        self.project = nn.Conv2d(width, features, 1)
 
     def forward(self, e: Float[Tensor, "B N D"]) -> Float[Tensor, "B C H W"]:
         """The images of sequences that fill the model's own grid."""
@@ -59,8 +61,7 @@ class SiteDecoder(nn.Module):
         h, w = grid
         if e.shape[1] != h * w:
             raise ValueError(f"{e.shape[1]} sites do not fill a grid of {h} x {w} = {h * w}: say the grid (h, w) that the codes were made for")
-        maps = rearrange(e, "b (h w) d -> b d h w", h=h, w=w)
-        return self.decoder(self.project(maps.contiguous(memory_format=torch.channels_last)))
+        return self.decoder(self.project(rearrange(e, "b (h w) d -> b d h w", h=h, w=w)))
 
 
 class Ordered(nn.Module):

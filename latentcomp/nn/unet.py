@@ -4,13 +4,13 @@ A ladder of levels, each at half the resolution of the one before: residual bloc
 self-attention behind every block of chosen levels (Esser et al., 2021, table 7), and at the bottom a residual block, an attention and a residual block.
 The published networks hold more attention than that table says: behind each block of a level, and in the middle too.
 
-Nothing here depends on the size of the image: any height and width that the halvings divide will do.
+Nothing here depends on the size of the image: any height and width that the halvings divide will do. Nor on the memory format: a network moved to
+``torch.channels_last``, which accelerators prefer, keeps its maps there.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -55,15 +55,25 @@ class Ladder:
         return tuple(level for level in range(levels) if resolution // 2**level in sides)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+class Norm(nn.GroupNorm):
     """Group norm of 32 groups.
+
+    Args:
+        channels: C.
 
     Raises:
         ValueError: 32 does not divide the channels.
     """
-    if channels % GROUPS:
-        raise ValueError(f"the norms have {GROUPS} groups, so {GROUPS} must divide the number of channels; got {channels}")
-    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+
+    def __init__(self, channels: int) -> None:
+        if channels % GROUPS:
+            raise ValueError(f"the norms have {GROUPS} groups, so {GROUPS} must divide the number of channels; got {channels}")
+        super().__init__(GROUPS, channels, eps=1e-6)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """The normalised map."""
+        # torch's kernel for channels_last on CPUs takes the variance as a difference of two large numbers: fifty times the error, which gradients multiply
+        return super().forward(x.contiguous() if x.device.type == "cpu" else x)
 
 
 class Residual(nn.Module):
@@ -77,8 +87,8 @@ class Residual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm1, self.conv1 = group_norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = group_norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm1, self.conv1 = Norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = Norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
@@ -97,7 +107,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm, self.qkv, self.out = group_norm(channels), nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        self.norm, self.qkv, self.out = Norm(channels), nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """What each site reads from all others, added to it."""
@@ -189,8 +199,7 @@ class Encoder(nn.Module):
             down = Downsample(b, ladder.convolved) if i + 1 < len(widths) else None
             self.levels.append(Level(a, b, ladder.blocks, i in ladder.attention, ladder.dropout, down))
         self.middle = middle(widths[-1], ladder.dropout)
-        self.norm, self.last = group_norm(widths[-1]), nn.Conv2d(widths[-1], features, 3, padding=1)
-        self.to(memory_format=torch.channels_last)
+        self.norm, self.last = Norm(widths[-1]), nn.Conv2d(widths[-1], features, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F h w"]:
         """The map.
@@ -199,7 +208,7 @@ class Encoder(nn.Module):
             ValueError: f does not divide the height or the width, or the images have another number of channels.
         """
         self._check(x)
-        h = self.first(x.contiguous(memory_format=torch.channels_last))
+        h = self.first(x)
         for level in self.levels:
             h = level(h)
         return self.last(silu(self.norm(self.middle(h))))
@@ -234,12 +243,11 @@ class Decoder(nn.Module):
         for i, (a, b) in enumerate(zip((*widths[1:], widths[-1]), widths, strict=True)):
             up = Upsample(b, ladder.convolved) if i else None
             self.levels.append(Level(a, b, ladder.blocks + 1, i in ladder.attention, ladder.dropout, up))
-        self.norm, self.last = group_norm(widths[0]), nn.Conv2d(widths[0], outputs, 3, padding=1)
-        self.to(memory_format=torch.channels_last)
+        self.norm, self.last = Norm(widths[0]), nn.Conv2d(widths[0], outputs, 3, padding=1)
 
     def forward(self, maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B C H W"]:
         """The images."""
-        h = self.middle(self.first(maps.contiguous(memory_format=torch.channels_last)))
+        h = self.middle(self.first(maps))
         for level in reversed(self.levels):
             h = level(h)
         return self.last(silu(self.norm(h)))

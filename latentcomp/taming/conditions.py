@@ -124,7 +124,7 @@ class Conditioning(nn.Module):
         """The codes."""
         if self.side is not None:
             c = interpolate(c, size=(self.side, self.side))
-        return self.stage.encode(c)  # type: ignore[operator]
+        return self.stage.encode(c)
 
 
 def _check_codes(c: Tensor, codes: int, what: str) -> None:

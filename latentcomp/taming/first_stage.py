@@ -10,7 +10,7 @@ its paper ("legacy"); that changes training alone, no output.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
@@ -49,12 +49,17 @@ class FirstStage(nn.Module):
     @property
     def encoder(self) -> SiteEncoder:
         """Images to one vector a site."""
-        return self.posterior.encoder if isinstance(self.posterior, NearestCode) else self.posterior.trunk  # type: ignore[return-value]
+        return cast(SiteEncoder, self.posterior.encoder if isinstance(self.posterior, NearestCode) else self.posterior.trunk)
+
+    @property
+    def decoder(self) -> SiteDecoder:
+        """One vector a site to the likelihood's parameters."""
+        return cast(SiteDecoder, self.model.decoder)
 
     @property
     def stride(self) -> int:
         """f: how many pixels a side share one code."""
-        return self.encoder.encoder.stride  # type: ignore[return-value]
+        return self.encoder.encoder.stride
 
     def encode(self, x: Num[Tensor, "B C H W"]) -> Int[Tensor, "B N"]:
         """The codes of each image, row by row of its H/f x W/f grid: nearest codes, or the most probable ones of the Gumbel variant.
@@ -72,7 +77,7 @@ class FirstStage(nn.Module):
         return self.posterior.head(h).argmax(-1)
 
     def _images(self, x: Tensor) -> Tensor:
-        classes = self.encoder.encoder.first.in_channels  # type: ignore[union-attr]
+        classes = self.encoder.encoder.first.in_channels
         if isinstance(self.model.likelihood, Bernoulli) and x.shape[1] == 1 < classes:
             labels = x[:, 0].long()
             if labels.min() < 0 or labels.max() >= classes:
@@ -93,8 +98,7 @@ class FirstStage(nn.Module):
         Raises:
             ValueError: the codes do not fill the grid, or lie outside the codebook.
         """
-        decoder: Any = self.model.decoder
-        return self.model.likelihood(decoder.at(self.model.codebook(codes), shape or decoder.grid)).mean
+        return self.model.likelihood(self.decoder.at(self.model.codebook(codes), shape or self.decoder.grid)).mean
 
     def reconstruct(self, x: Num[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Encoded and decoded again.
@@ -169,7 +173,7 @@ def first_stage_from(config: Config, state: dict[str, Tensor], prefix: str = "")
 
 def parts_of(stage: FirstStage, prefix: str) -> list[keys.Part]:
     """Its modules, and where their weights stand in a checkpoint."""
-    parts = [keys.Part(stage.encoder, keys.ENCODER, prefix), keys.Part(stage.model.decoder, keys.DECODER, prefix)]
+    parts = [keys.Part(stage.encoder, keys.ENCODER, prefix), keys.Part(stage.decoder, keys.DECODER, prefix)]
     if isinstance(stage.posterior, Factorised):
         parts += [keys.Part(stage.model.codebook, keys.GUMBEL_CODEBOOK, prefix), keys.Part(stage.posterior.head, keys.GUMBEL_HEAD, prefix)]
     else:

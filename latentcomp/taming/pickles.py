@@ -66,7 +66,7 @@ class InertMapping(Inert):
         return OrderedDict()
 
 
-class InertList(Inert, list):  # type: ignore[type-arg]
+class InertList(Inert, list):
     """Stands for a class of lists."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Any:

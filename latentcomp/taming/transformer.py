@@ -139,7 +139,7 @@ def build_network(config: Config, first_stage: FirstStage, start: int | None) ->
         raise ValueError(f"the transformer's vocab_size ({size.vocabulary}) does not hold the first stage's {codes} codes: these two do not belong together")
     dropout = Dropout(*(config.get(f"{where}_pdrop", 0.0) for where in ("embd", "resid", "attn")))
     # a first stage of nominally larger images than the transformer can write in one piece serves its largest square
-    side = min(first_stage.model.decoder.grid[0], math.isqrt(size.positions))  # type: ignore[index]
+    side = min(first_stage.decoder.grid[0], math.isqrt(size.positions))
     return GPT((codes,) * side**2, size, dropout, config.get("n_unmasked", 0), start)
 
 
