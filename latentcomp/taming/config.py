@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import IO, Any
+
+TextFile = IO[str] | IO[bytes] | StringIO | BytesIO
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def node(value: object, where: str) -> Config:
     return Config(value["target"].split(".")[-1], value.get("params") or {})
 
 
-def read_config(config: str | Path | IO[str] | IO[bytes] | Mapping[str, Any]) -> Config:
+def read_config(config: str | Path | TextFile | Mapping[str, Any]) -> Config:
     """The model's node of a configuration.
 
     Args:
@@ -71,7 +74,7 @@ def read_config(config: str | Path | IO[str] | IO[bytes] | Mapping[str, Any]) ->
     return node(content, "the config")
 
 
-def _yaml(config: str | Path | IO[str] | IO[bytes]) -> object:
+def _yaml(config: str | Path | TextFile) -> object:
     try:
         import yaml
     except ImportError as error:

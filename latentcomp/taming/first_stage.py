@@ -10,7 +10,7 @@ its paper ("legacy"); that changes training alone, no output.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
@@ -26,8 +26,8 @@ from latentcomp.posteriors.factorised import Factorised
 from latentcomp.posteriors.nearest_code import NearestCode
 from latentcomp.priors import Uniform
 from latentcomp.taming import keys
-from latentcomp.taming.config import Config, read_config
-from latentcomp.taming.pickles import read_state
+from latentcomp.taming.config import Config, TextFile, read_config
+from latentcomp.taming.pickles import BinaryFile, read_state
 
 KINDS = ("VQModel", "GumbelVQ", "VQSegmentationModel", "VQNoDiscModel")
 IGNORED = r"(^|\.)(loss\.|colorize$)"  # what evaluation has no use for: LPIPS and its VGG, a projection of labels to colours
@@ -181,7 +181,7 @@ def parts_of(stage: FirstStage, prefix: str) -> list[keys.Part]:
     return parts + ([] if stage.critic is None else [keys.Part(stage.critic, keys.CRITIC, prefix)])
 
 
-def load_vqgan(checkpoint: str | Path | IO[bytes], config: str | Path | IO[str] | Mapping[str, Any]) -> FirstStage:
+def load_vqgan(checkpoint: str | Path | BinaryFile, config: str | Path | TextFile | Mapping[str, Any]) -> FirstStage:
     """A published first stage, in evaluation mode on the CPU.
 
     Args:

@@ -19,6 +19,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+BinaryFile = IO[bytes] | BytesIO
 PACKAGES = ("pytorch_lightning", "lightning", "omegaconf", "argparse")
 # what OmegaConf's nodes name in their own state: types, of which placeholders do as well
 NODE_TYPES = {"typing.Any", "collections.defaultdict", *(f"builtins.{t}" for t in ("dict", "list", "tuple", "str", "int", "float", "bool"))}
@@ -77,7 +78,7 @@ class InertList(Inert, list):
 class Walk(pickle.Unpickler):
     """Goes through a pickle with an inert class for every global, and keeps their names."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BinaryFile) -> None:
         super().__init__(file)
         self.seen: dict[str, type[Seen]] = {}
 
@@ -90,7 +91,7 @@ class Walk(pickle.Unpickler):
         return Seen()
 
 
-def globals_of(file: IO[bytes]) -> dict[str, type[Seen]]:
+def globals_of(file: BinaryFile) -> dict[str, type[Seen]]:
     """The globals that a checkpoint names, by their full names; as many as can be read before damage."""
     found: dict[str, type[Seen]] = {}
     for part in _pickles(file):
@@ -104,7 +105,7 @@ def globals_of(file: IO[bytes]) -> dict[str, type[Seen]]:
     return found
 
 
-def _pickles(file: IO[bytes]) -> Iterator[IO[bytes]]:
+def _pickles(file: BinaryFile) -> Iterator[BinaryFile]:
     """The pickles of a checkpoint: one in an archive, five in a row in the old format."""
     if not zipfile.is_zipfile(file):
         file.seek(0)
@@ -123,7 +124,7 @@ def placeholders(seen: dict[str, type[Seen]]) -> dict[str, type[Inert]]:
 
 
 @contextmanager
-def _opened(checkpoint: str | Path | IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+def _opened(checkpoint: str | Path | BinaryFile) -> Iterator[tuple[str, BinaryFile]]:
     if isinstance(checkpoint, str | Path):
         with Path(checkpoint).open("rb") as file:
             yield str(checkpoint), file
@@ -131,7 +132,7 @@ def _opened(checkpoint: str | Path | IO[bytes]) -> Iterator[tuple[str, IO[bytes]
         yield str(getattr(checkpoint, "name", "the checkpoint")), checkpoint
 
 
-def read_state(checkpoint: str | Path | IO[bytes]) -> dict[str, Tensor]:
+def read_state(checkpoint: str | Path | BinaryFile) -> dict[str, Tensor]:
     """The state_dict of a checkpoint, on the CPU.
 
     Args:

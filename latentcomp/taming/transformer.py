@@ -7,7 +7,7 @@ model p(x, z|c) = p(z|c) p(x|z), whose z stands in the order in which the transf
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -21,10 +21,10 @@ from latentcomp.noise import Noise
 from latentcomp.priors import Autoregressive
 from latentcomp.taming import keys
 from latentcomp.taming.conditions import Conditioning, Coordinates, Labels, StartCode, Tokens
-from latentcomp.taming.config import Config, node, read_config
+from latentcomp.taming.config import Config, TextFile, node, read_config
 from latentcomp.taming.first_stage import IGNORED, KINDS, FirstStage, first_stage_from
 from latentcomp.taming.orders import ORDERS
-from latentcomp.taming.pickles import read_state
+from latentcomp.taming.pickles import BinaryFile, read_state
 
 MASKS = r"^transformer\.blocks\.\d+\.attn\.mask$"
 
@@ -192,7 +192,7 @@ def build_order(config: Config) -> Ordered | None:
     return None if permuter.kind == "Identity" else Ordered(ORDERS[permuter.kind](permuter["H"], permuter["W"]))
 
 
-def load_transformer(checkpoint: str | Path | IO[bytes], config: str | Path | IO[str] | Mapping[str, Any]) -> Transformer:
+def load_transformer(checkpoint: str | Path | BinaryFile, config: str | Path | TextFile | Mapping[str, Any]) -> Transformer:
     """A published transformer with both of its stages, in evaluation mode on the CPU.
 
     Args:
