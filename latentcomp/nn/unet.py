@@ -193,9 +193,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.stride = ladder.stride
         widths = ladder.widths
-        self.first = nn.Conv2d(inputs, widths[0], 3, padding=1)
+        self.first = nn.Conv2d(inputs, ladder.channels, 3, padding=1)
         self.levels = nn.ModuleList()
-        for i, (a, b) in enumerate(zip((widths[0], *widths), widths, strict=False)):
+        for i, (a, b) in enumerate(zip((ladder.channels, *widths), widths, strict=False)):
             down = Downsample(b, ladder.convolved) if i + 1 < len(widths) else None
             self.levels.append(Level(a, b, ladder.blocks, i in ladder.attention, ladder.dropout, down))
         self.middle = middle(widths[-1], ladder.dropout)

@@ -6,6 +6,7 @@ those packages then become inert placeholders, and torch's own restricted unpick
 any other even where it is never called.
 """
 
+import _compat_pickle
 import pickle
 import warnings
 import zipfile
@@ -83,7 +84,8 @@ class Walk(pickle.Unpickler):
         self.seen: dict[str, type[Seen]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """An inert class of its own for each name."""
+        """An inert class of its own for each name; those of Python 2, in which old protocols are written, become today's."""
+        module, name = _compat_pickle.NAME_MAPPING.get((module, name), (_compat_pickle.IMPORT_MAPPING.get(module, module), name))
         return self.seen.setdefault(f"{module}.{name}", type(name, (Seen,), {}))
 
     def persistent_load(self, pid: object) -> Any:
