@@ -166,9 +166,14 @@ def first_stage_from(config: Config, state: dict[str, Tensor], prefix: str = "")
     if used is not None:
         for name in (n for n in state if n.startswith(f"{prefix}quantize.")):
             state[name] = state[name][used]
-    critic = any(name.startswith(f"{prefix}loss.discriminator.") for name in state)
-    stage = build_first_stage(config, None if used is None else len(used), critic)
+    stage = build_first_stage(config, None if used is None else len(used), _has_critic(config, state, prefix))
     return stage, parts_of(stage, prefix)
+
+
+def _has_critic(config: Config, state: Mapping[str, Tensor], prefix: str) -> bool:
+    """Whether the checkpoint holds a critic and the config, whose loss is often replaced by a dummy, says of what size."""
+    stored = any(name.startswith(f"{prefix}loss.discriminator.") for name in state)
+    return stored and config.get("lossconfig") is not None and config.node("lossconfig").kind.endswith("WithDiscriminator")
 
 
 def parts_of(stage: FirstStage, prefix: str) -> list[keys.Part]:

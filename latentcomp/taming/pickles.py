@@ -24,6 +24,8 @@ BinaryFile = IO[bytes] | BytesIO
 PACKAGES = ("pytorch_lightning", "lightning", "omegaconf", "argparse")
 # what OmegaConf's nodes name in their own state: types, of which placeholders do as well
 NODE_TYPES = {"typing.Any", "collections.defaultdict", *(f"builtins.{t}" for t in ("dict", "list", "tuple", "str", "int", "float", "bool"))}
+# what torch's unpickler knows besides its own: never the reason of a refusal
+KNOWN = {"_codecs.encode", "builtins.bytearray", "builtins.complex", "builtins.set", "collections.Counter", "collections.OrderedDict"}
 
 
 class Inert:
@@ -152,7 +154,7 @@ def read_state(checkpoint: str | Path | BinaryFile) -> dict[str, Tensor]:
         try:
             with warnings.catch_warnings(), torch.serialization.safe_globals([(made, name) for name, made in inert.items()]):
                 warnings.simplefilter("ignore")  # torch's remark on other protocols comes before its refusal
-                content = torch.load(file, map_location="cpu", weights_only=True)
+                content = _load(checkpoint, file)
         except Exception as error:
             raise ValueError(_refusal(name, seen.keys() - inert.keys(), error)) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
@@ -161,8 +163,17 @@ def read_state(checkpoint: str | Path | BinaryFile) -> dict[str, Tensor]:
     return dict(state)
 
 
+def _load(checkpoint: str | Path | BinaryFile, file: BinaryFile) -> Any:
+    """An archive on disk is mapped into memory: of the gigabytes of an optimiser's state beside the weights nothing is read."""
+    archive = file.read(4) == b"PK\x03\x04"
+    file.seek(0)
+    if archive and isinstance(checkpoint, str | Path):
+        return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
 def _refusal(name: str, globals_: set[str], error: Exception) -> str:
-    foreign = sorted(g for g in globals_ if not g.startswith("torch.") and g != "collections.OrderedDict")
+    foreign = sorted(g for g in globals_ - KNOWN if not g.startswith("torch."))
     if foreign:
         return (
             f"{name} was refused, and nothing in it was executed: it names {', '.join(foreign)}, which is no part of a state of weights. "

@@ -121,6 +121,10 @@ def test_the_critic_comes_along_where_the_checkpoint_has_one(actnorm):
     with torch.no_grad():
         torch.testing.assert_close(vqgan.critic(x), critic.eval()(x))
     assert load_vqgan(saved(w), config).critic is None
+    config["params"]["lossconfig"] = {"target": "taming.modules.losses.DummyLoss"}
+    assert load_vqgan(saved(w | state), config).critic is None
+    del config["params"]["lossconfig"]
+    assert load_vqgan(saved(w | state), config).critic is None
 
 
 def test_a_bare_state_of_half_precision_loads_too():
