@@ -164,7 +164,6 @@ class GPT(SequenceNetwork[PrefixedCache]):
         condition = r.shape[1]
         h = self._embedded(r, 0)
         seen = self._seen(condition, h)
-        seen = torch.ones(condition, condition, dtype=torch.bool, device=h.device).tril() if seen is None else seen
         last = condition + len(self.cardinalities) - 1
         memory = h.new_empty(len(self.blocks), 2, len(r), self.size.heads, last, self.size.width // self.size.heads)
         for block, part in zip(self.blocks, memory, strict=True):

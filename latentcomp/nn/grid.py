@@ -79,10 +79,20 @@ class Ordered(nn.Module):
 
     def __init__(self, order: Tensor) -> None:
         super().__init__()
-        if not torch.equal(order.sort().values, torch.arange(len(order))):
-            raise ValueError(f"an order of {len(order)} sites must hold each of 0..{len(order) - 1} once")
         self.register_buffer("order", order.long())
         self.register_buffer("inverse", order.argsort())
+        self.check()
+
+    def check(self) -> None:
+        """Refuses what is no order, as a loaded state may be.
+
+        Raises:
+            ValueError: the order is no permutation, or the inverse is not its own.
+        """
+        if not torch.equal(self.order.sort().values, torch.arange(len(self.order), device=self.order.device)):
+            raise ValueError(f"an order of {len(self.order)} sites must hold each of 0..{len(self.order) - 1} once")
+        if not torch.equal(self.inverse, self.order.argsort()):
+            raise ValueError("the order of the sites and the stored inverse do not belong together")
 
     def forward(self, rows: Tensor) -> Tensor:
         """``(B, N, ...)`` from raster order to this one."""

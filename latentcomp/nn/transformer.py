@@ -62,11 +62,12 @@ class Block(nn.Module):
     def step(
         self, h: Float[Tensor, "R T W"], memory: Float[Tensor, "2 R heads N d"], position: int, seen: Bool[Tensor, "T T"] | None = None
     ) -> Float[Tensor, "R T W"]:
-        """Positions from ``position`` on, which leave their keys and values in ``memory``: a single one sees all up to its own, the first T each other."""
+        """Positions from ``position`` on, which leave their keys and values in ``memory``: one, which sees all up to its own, or the first T at once."""
         q, k, v = self._qkv(h)
         end = position + h.shape[1]
         memory[0, :, :, position:end], memory[1, :, :, position:end] = k, v
-        return self._finish(h, scaled_dot_product_attention(q, memory[0, :, :, :end], memory[1, :, :, :end], seen))
+        causal = seen is None and h.shape[1] > 1
+        return self._finish(h, scaled_dot_product_attention(q, memory[0, :, :, :end], memory[1, :, :, :end], seen, is_causal=causal))
 
     def _qkv(self, h: Tensor) -> Tensor:
         return rearrange(self.qkv(self.attention_norm(h)), "r t (three heads d) -> three r heads t d", three=3, heads=self.heads)

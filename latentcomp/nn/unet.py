@@ -214,6 +214,8 @@ class Encoder(nn.Module):
         return self.last(silu(self.norm(self.middle(h))))
 
     def _check(self, x: Tensor) -> None:
+        if x.ndim != 4:
+            raise ValueError(f"images must have shape (B, C, H, W), got {tuple(x.shape)}: unsqueeze a single one")
         if x.shape[1] != self.first.in_channels:
             raise ValueError(f"the encoder was built for images of {self.first.in_channels} channel(s), got {x.shape[1]}: shape {tuple(x.shape)}")
         height, width = x.shape[-2:]

@@ -36,8 +36,10 @@ class Labels(nn.Module):
 
         Raises:
             TypeError: the labels are no whole numbers.
-            ValueError: a label lies outside 0..classes-1.
+            ValueError: a label lies outside 0..classes-1, or they do not have the shape (B,).
         """
+        if c.ndim != 1:
+            raise ValueError(f"labels have shape (B,), one for each image; got {tuple(c.shape)}")
         _check_codes(c, self.classes, "labels")
         return c.long().unsqueeze(-1)
 
@@ -58,8 +60,10 @@ class Tokens(nn.Module):
 
         Raises:
             TypeError: they are no whole numbers.
-            ValueError: one lies outside the vocabulary.
+            ValueError: one lies outside the vocabulary, or they do not have the shape (B, M).
         """
+        if c.ndim != 2:
+            raise ValueError(f"condition codes have shape (B, M), got {tuple(c.shape)}")
         _check_codes(c, self.vocabulary, "condition codes")
         return c.long()
 
@@ -96,8 +100,10 @@ class Coordinates(nn.Module):
         """One code for each square, row by row; a map of ones gives the code ``codes``, which few vocabularies have.
 
         Raises:
-            ValueError: the map has values outside [0, 1] or sides that the stride does not divide.
+            ValueError: the map has more than one channel, values outside [0, 1], or sides that the stride does not divide.
         """
+        if c.ndim != 4 or c.shape[1] != 1:
+            raise ValueError(f"a coordinate map has shape (B, 1, H, W), got {tuple(c.shape)}")
         if c.min() < 0 or c.max() > 1:
             raise ValueError(f"coordinates must lie in [0, 1]; got values from {float(c.min()):g} to {float(c.max()):g}")
         if c.shape[-1] % self.stride or c.shape[-2] % self.stride:

@@ -96,8 +96,11 @@ class FirstStage(nn.Module):
             shape: (h, w) of their grid; by default that of the config's resolution.
 
         Raises:
-            ValueError: the codes do not fill the grid, or lie outside the codebook.
+            TypeError: the codes are no whole numbers.
+            ValueError: they do not fill the grid, or lie outside the codebook, or do not have the shape (B, N).
         """
+        if codes.ndim != 2:
+            raise ValueError(f"codes have shape (B, N), row by row; got {tuple(codes.shape)}: flatten a grid of them, e.g. codes.flatten(1)")
         return self.model.likelihood(self.decoder.at(self.model.codebook(codes), shape or self.decoder.grid)).mean
 
     def reconstruct(self, x: Num[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

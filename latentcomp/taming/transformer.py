@@ -92,8 +92,10 @@ class Transformer(nn.Module):
             r: the condition's codes.
 
         Raises:
-            ValueError: a code lies outside the vocabulary, or M + T - 1 exceeds the transformer's positions.
+            TypeError: codes that are no whole numbers.
+            ValueError: a code lies outside the vocabulary, M + T - 1 exceeds the transformer's positions, or z and r have different rows.
         """
+        _check_codes(z=z, r=r)
         return self.network.logits(z, r)
 
     def sample(
@@ -118,11 +120,23 @@ class Transformer(nn.Module):
             noise: a stream for each row; by default the draws follow ``torch.manual_seed``.
 
         Raises:
+            TypeError: codes that are no whole numbers.
             ValueError: M + steps - 1 exceeds the transformer's positions, a code of r lies outside the vocabulary, or a setting is out of range.
         """
+        _check_codes(r=r)
         with torch.no_grad():
             q = TruncatedCodes(self.network.of_length(steps), r, temperature, top_k, top_p)
             return q.mode if greedy else q.sample((), noise)
+
+
+def _check_codes(**codes: Tensor) -> None:
+    for name, value in codes.items():
+        if value.is_floating_point() or value.dtype == torch.bool:
+            raise TypeError(f"{name} holds codes, which are whole numbers (torch.long); got {value.dtype}")
+        if value.ndim != 2 or not value.shape[1]:
+            raise ValueError(f"{name} must have shape (B, number of codes), at least one code; got {tuple(value.shape)}")
+    if len({len(value) for value in codes.values()}) > 1:
+        raise ValueError(f"a condition goes with each row of codes, but there are {', '.join(f'{len(v)} rows of {n}' for n, v in codes.items())}")
 
 
 def build_network(config: Config, first_stage: FirstStage, start: int | None) -> GPT:
@@ -212,4 +226,6 @@ def load_transformer(checkpoint: str | Path | BinaryFile, config: str | Path | T
     order, side = build_order(net2net), net2net.get("downsample_cond_size", -1)
     parts += [*condition_parts, keys.Part(network, keys.TRANSFORMER), *([] if order is None else [keys.Part(order, keys.ORDER)])]
     keys.fill(parts, state, f"{IGNORED}|{MASKS}")
+    if order is not None:
+        order.check()
     return Transformer(first_stage, network, Conditioning(condition, side if side > -1 else None), order).eval()

@@ -51,8 +51,10 @@ def test_maps_are_smaller_by_the_stride_at_any_size(ladder, height, width):
     assert decoder(maps).shape == (2, 1, height, width)
 
 
-def test_sizes_that_do_not_divide_are_refused():
+def test_sizes_that_do_not_divide_are_refused(unchecked):
     encoder, _ = networks()
+    with pytest.raises(ValueError, match=r"images must have shape \(B, C, H, W\), got \(1, 16, 16\)"):
+        encoder(torch.zeros(1, 16, 16))
     with pytest.raises(ValueError, match=r"halves images 2 times, so 4 must divide .* got 18 x 7: crop or resize them, e.g. to 16 x 4"):
         encoder(torch.zeros(1, 1, 18, 7))
     with pytest.raises(ValueError, match="images of 1 channel"):

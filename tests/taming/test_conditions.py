@@ -35,7 +35,11 @@ def test_coordinates_are_averaged_and_rounded():
     assert Coordinates(8, 2).encode(torch.ones(1, 1, 2, 2)).tolist() == [[8]]
 
 
-def test_coordinates_out_of_range_are_refused():
+def test_coordinates_out_of_range_are_refused(unchecked):
+    with pytest.raises(ValueError, match=r"has shape \(B, 1, H, W\), got \(1, 3, 4, 4\)"):
+        Coordinates(8, 2).encode(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"condition codes have shape \(B, M\), got \(2,\)"):
+        Tokens(3).encode(torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]; got values from 0 to 1.5"):
         Coordinates(8, 2).encode(torch.tensor([[[[0.0, 1.5], [0.0, 1.0]]]]))
     with pytest.raises(ValueError, match="2 must divide the sides of a coordinate map; got 3 x 4"):

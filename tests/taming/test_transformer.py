@@ -187,6 +187,23 @@ def test_a_label_or_a_code_outside_its_range_is_refused(transformer, unchecked):
         transformer.sample(r, 3)
 
 
+def test_codes_of_a_wrong_kind_or_shape_are_refused(transformer, unchecked):
+    z, r = torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 1, dtype=torch.long)
+    for wrong in (torch.zeros(2, 4), torch.zeros(2, 4, dtype=torch.bool)):
+        with pytest.raises(TypeError, match="z holds codes, which are whole numbers"):
+            transformer.logits(wrong, r)
+    with pytest.raises(ValueError, match=r"z must have shape \(B, number of codes\), at least one code; got \(2, 0\)"):
+        transformer.logits(z[:, :0], r)
+    with pytest.raises(ValueError, match=r"r must have shape .* got \(2,\)"):
+        transformer.sample(r[:, 0], 4)
+    with pytest.raises(ValueError, match="there are 2 rows of z, 1 rows of r"):
+        transformer.logits(z, r[:1])
+    with pytest.raises(ValueError, match=r"labels have shape \(B,\)"):
+        transformer.encode_condition(r)
+    with pytest.raises(ValueError, match=r"codes have shape \(B, N\), row by row; got \(2, 8, 8\)"):
+        transformer.decode(torch.zeros(2, 8, 8, dtype=torch.long))
+
+
 def test_too_long_sequences_and_wrong_settings_are_refused(transformer):
     r = torch.tensor([[3]])
     assert transformer.sample(r, 128).shape == (1, 128)  # 1 + 128 - 1 positions
@@ -238,6 +255,13 @@ def test_missing_and_unexpected_weights_are_listed_by_their_published_names():
     wanted = "Missing: permuter.backward_shuffle_idx, transformer.blocks.1.attn.query.bias; unexpected: transformer.blocks.2.ln1.weight"
     with pytest.raises(ValueError, match=wanted):
         load_transformer(saved(w), config)
+
+
+def test_an_order_that_is_none_is_refused():
+    config = net_config(labels(), permuter_config={"target": "x.ZCurve", "params": {"H": 8, "W": 8}})
+    w = made(config)
+    with pytest.raises(ValueError, match="the order of the sites and the stored inverse do not belong together"):
+        load_transformer(saved(w | {"permuter.backward_shuffle_idx": torch.arange(64)}), config)
 
 
 def test_a_first_stage_of_larger_images_serves_the_square_that_the_transformer_can_write():
