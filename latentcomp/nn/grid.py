@@ -4,6 +4,7 @@ Image networks speak of maps ``(B, F, h, w)``, the model of sequences ``(B, N, D
 codebook's D dimensions stand here too. Both classes work at any grid; the decoder keeps one for the model, which knows sequences only.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -51,6 +52,12 @@ class SiteDecoder(nn.Module):
     def forward(self, e: Float[Tensor, "B N D"]) -> Float[Tensor, "B C H W"]:
         """The images of sequences that fill the model's own grid."""
         return self.at(e, self.grid)
+
+    def of_grid(self, grid: Sequence[int]) -> "SiteDecoder":
+        """The same decoder, weights and all, for a model of another grid."""
+        other = copy.copy(self)
+        other.grid = tuple(grid)
+        return other
 
     def at(self, e: Float[Tensor, "B N D"], grid: Sequence[int]) -> Float[Tensor, "B C H W"]:
         """The images of sequences that fill another grid.

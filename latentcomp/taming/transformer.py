@@ -36,16 +36,17 @@ class Transformer(nn.Module):
         first_stage: images to codes and back.
         network: the transformer.
         condition: conditions to codes.
-        order: in which the transformer writes the grid; None for row by row.
+        grid: (h, w), which the transformer writes in one piece: its network has h w sites.
+        order: in which it writes them; None for row by row.
     """
 
-    def __init__(self, first_stage: FirstStage, network: GPT, condition: Conditioning, order: Ordered | None = None) -> None:
+    def __init__(self, first_stage: FirstStage, network: GPT, condition: Conditioning, grid: Sequence[int], order: Ordered | None = None) -> None:
         super().__init__()
-        self.first_stage, self.order, self.condition = first_stage, order, condition
+        self.first_stage, self.order, self.condition, self.grid = first_stage, order, condition, tuple(grid)
         stage = first_stage.model
         prior = Autoregressive(network, None if isinstance(condition.stage, StartCode) else condition)
-        decoder = stage.decoder if order is None else OrderedDecoder(stage.decoder, order)
-        self.model = LatentVariableModel(prior, stage.codebook, decoder, stage.likelihood)
+        decoder = first_stage.decoder.of_grid(grid)
+        self.model = LatentVariableModel(prior, stage.codebook, decoder if order is None else OrderedDecoder(decoder, order), stage.likelihood)
 
     @property
     def condition_stage(self) -> nn.Module:
@@ -77,12 +78,12 @@ class Transformer(nn.Module):
         return z if self.order is None else self.order(z)
 
     def decode(self, z: Int[Tensor, "B N"], shape: Sequence[int] | None = None) -> Float[Tensor, "B C H W"]:
-        """The images of codes z in the transformer's order, which fill a grid (h, w).
+        """The images of codes z in the transformer's order, which fill a grid (h, w); by default the one that it writes in one piece.
 
         Raises:
             ValueError: they do not fill it, or lie outside the codebook.
         """
-        return self.first_stage.decode(z if self.order is None else self.order.undo(z), shape)
+        return self.first_stage.decode(z if self.order is None else self.order.undo(z), shape or self.grid)
 
     def logits(self, z: Int[Tensor, "B T"], r: Int[Tensor, "B M"]) -> Float[Tensor, "B T V"]:
         """Logits over the vocabulary; ``logits[:, t]`` is about z_t given r and the codes before it, so that z's last code changes nothing.
@@ -139,22 +140,42 @@ def _check_codes(**codes: Tensor) -> None:
         raise ValueError(f"a condition goes with each row of codes, but there are {', '.join(f'{len(v)} rows of {n}' for n, v in codes.items())}")
 
 
-def build_network(config: Config, first_stage: FirstStage, start: int | None) -> GPT:
-    """The untrained transformer of a config, for the codes of a first stage.
+def gpt_of(config: Config) -> Config:
+    """The node of the network in a transformer's config.
 
     Raises:
-        ValueError: another kind than GPT, a config that lacks something, or a vocabulary that does not hold the first stage's codes.
+        ValueError: another kind than GPT.
     """
-    if config.kind != "GPT":
-        raise ValueError(f"{config.kind} cannot be imported: the transformer must be a GPT (taming.modules.transformer.mingpt.GPT)")
+    gpt = config.node("transformer_config")
+    if gpt.kind != "GPT":
+        raise ValueError(f"{gpt.kind} cannot be imported: the transformer must be a GPT (taming.modules.transformer.mingpt.GPT)")
+    return gpt
+
+
+def build_network(config: Config, codes: int, sites: int, start: int | None) -> GPT:
+    """The untrained transformer of a config, for a grid of so many sites and codes.
+
+    Raises:
+        ValueError: a config that lacks something, or a vocabulary that does not hold the first stage's codes.
+    """
     size = Size(config["vocab_size"], config["block_size"], config["n_embd"], config["n_layer"], config["n_head"])
-    codes = first_stage.model.codebook.codes
     if size.vocabulary < codes:
         raise ValueError(f"the transformer's vocab_size ({size.vocabulary}) does not hold the first stage's {codes} codes: these two do not belong together")
     dropout = Dropout(*(config.get(f"{where}_pdrop", 0.0) for where in ("embd", "resid", "attn")))
-    # a first stage of nominally larger images than the transformer can write in one piece serves its largest square
-    side = min(first_stage.decoder.grid[0], math.isqrt(size.positions))
-    return GPT((codes,) * side**2, size, dropout, config.get("n_unmasked", 0), start)
+    return GPT((codes,) * sites, size, dropout, config.get("n_unmasked", 0), start)
+
+
+def grid_of(config: Config, first_stage: FirstStage, condition: nn.Module) -> tuple[int, int]:
+    """What a transformer writes in one piece: the grid that its order is for, else that of the first stage's resolution, else the largest square that its
+    positions hold, beside a condition as large where the condition is an image.
+    """
+    if config.get("permuter_config") is not None and config.node("permuter_config").kind != "Identity":
+        return config.node("permuter_config")["H"], config.node("permuter_config")["W"]
+    positions, nominal = gpt_of(config)["block_size"], first_stage.decoder.grid
+    if math.prod(nominal) <= positions:
+        return nominal[0], nominal[1]
+    side = math.isqrt(positions if isinstance(condition, Labels | StartCode | Tokens) else (positions + 1) // 2)
+    return side, side
 
 
 def build_condition(config: Config, first_stage: FirstStage, state: dict[str, Tensor]) -> tuple[nn.Module, list[keys.Part]]:
@@ -164,11 +185,11 @@ def build_condition(config: Config, first_stage: FirstStage, state: dict[str, Te
         ValueError: an unknown kind.
     """
     value = config["cond_stage_config"]
-    if value == "__is_unconditional__" or config.get("unconditional", False):
-        return StartCode(config.get("sos_token", 0)), []
     if value == "__is_first_stage__":
         _drop_copies(state)
         return first_stage, []
+    if value == "__is_unconditional__" or config.get("unconditional", False):
+        return StartCode(config.get("sos_token", 0)), []
     stage = node(value, f"{config.kind}.params.cond_stage_config")
     if stage.kind in KINDS:
         return first_stage_from(stage, state, "cond_stage_model.")
@@ -222,10 +243,12 @@ def load_transformer(checkpoint: str | Path | BinaryFile, config: str | Path | T
     state = read_state(checkpoint)
     first_stage, parts = first_stage_from(net2net.node("first_stage_config"), state, "first_stage_model.")
     condition, condition_parts = build_condition(net2net, first_stage, state)
-    network = build_network(net2net.node("transformer_config"), first_stage, condition.code if isinstance(condition, StartCode) else None)
     order, side = build_order(net2net), net2net.get("downsample_cond_size", -1)
+    grid, start = grid_of(net2net, first_stage, condition), condition.code if isinstance(condition, StartCode) else None
+    network = build_network(gpt_of(net2net), first_stage.model.codebook.codes, math.prod(grid), start)
     parts += [*condition_parts, keys.Part(network, keys.TRANSFORMER), *([] if order is None else [keys.Part(order, keys.ORDER)])]
     keys.fill(parts, state, f"{IGNORED}|{MASKS}")
     if order is not None:
         order.check()
-    return Transformer(first_stage, network, Conditioning(condition, side if side > -1 else None), order).eval()
+    conditioning = Conditioning(condition, side if side > -1 and start is None else None)
+    return Transformer(first_stage, network, conditioning, grid, order).eval()

@@ -25,6 +25,10 @@ def test_the_decoder_inverts_that_arrangement():
     e = maps.flatten(2).mT
     assert torch.equal(decoder(e), decoder.decoder(decoder.project(maps)))
     assert decoder.at(e, (3, 2)).shape == (2, 1, 6, 4)
+    other = decoder.of_grid((3, 2))
+    assert torch.equal(other(e), decoder.at(e, (3, 2)))
+    assert other.project.weight is decoder.project.weight
+    assert decoder.grid == (2, 3)
     with pytest.raises(ValueError, match="6 sites do not fill a grid of 2 x 2 = 4"):
         decoder.at(e, (2, 2))
 

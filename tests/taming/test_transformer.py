@@ -13,6 +13,7 @@ from tests.taming.published import Weights, first_stage, gpt, images, net_config
 from tests.taming.test_first_stage import saved
 
 DEPTH = vq_config(codes=16, in_channels=1, out_ch=1, ch_mult=[1, 1, 2], attn_resolutions=[4])
+DEPTH["params"]["sane_index_shape"] = True  # without it the published code cannot use such a condition
 SCENE = {"target": "taming.models.dummy_cond_stage.DummyCondStage", "params": {"conditional_key": "objects_bbox"}}
 
 
@@ -267,4 +268,23 @@ def test_an_order_that_is_none_is_refused():
 def test_a_first_stage_of_larger_images_serves_the_square_that_the_transformer_can_write():
     config = net_config(labels(), stage=vq_config(resolution=64, attn_resolutions=[32]))
     transformer = load_transformer(saved(made(config)), config)
-    assert len(transformer.model.cardinalities) == 11 * 11  # of 128 positions
+    assert transformer.grid == (11, 11)  # of 128 positions
+    with torch.no_grad():
+        x, z = transformer.model.sample(1, torch.tensor([3]))
+        assert x.shape == (1, 3, 22, 22)
+        torch.testing.assert_close(transformer.decode(z), transformer.model.decode(transformer.model.codebook(z)).mean)
+    config = net_config(coordinates(), stage=vq_config(resolution=64, attn_resolutions=[32]))
+    assert load_transformer(saved(made(config)), config).grid == (8, 8)  # as many sites again for the condition
+
+
+def test_the_order_says_which_grid_it_is_for():
+    config = net_config(labels(), permuter_config={"target": "x.AlternateParsing", "params": {"H": 4, "W": 6}})
+    w, x = made(config), images(1, 3, 8, 12)
+    order = ORDERS["AlternateParsing"](4, 6)
+    w |= {"permuter.forward_shuffle_idx": order, "permuter.backward_shuffle_idx": order.argsort()}
+    transformer = load_transformer(saved(w), config)
+    assert transformer.model.image_shape == (3, 8, 12)
+    with torch.no_grad():
+        z = transformer.encode(x)
+        assert torch.equal(z, transformer.first_stage.encode(x)[:, order])
+        torch.testing.assert_close(transformer.decode(z), transformer.first_stage.reconstruct(x))
