@@ -111,7 +111,7 @@ class GPT(SequenceNetwork[PrefixedCache]):
         """Logits over the whole vocabulary; those at t are about z_t, given r and the codes before t.
 
         Raises:
-            ValueError: a code lies outside the vocabulary, or the sequence is longer than the network.
+            ValueError: a code lies outside the vocabulary (on an accelerator the device's own assertion says so), or the sequence is too long.
         """
         condition = r.shape[1]
         h = self.dropout(self._embedded(torch.cat([r, z[:, :-1]], 1), 0))

@@ -6,7 +6,7 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -126,7 +126,7 @@ class Conditioning(nn.Module):
             raise TypeError(f"a condition stage needs a method encode(c) that gives codes (B, M); {type(stage).__name__} has none")
         self.stage, self.side = stage, side
 
-    def forward(self, c: Num[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
+    def forward(self, c: Shaped[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
         """The codes."""
         if self.side is not None:
             c = interpolate(c, size=(self.side, self.side))

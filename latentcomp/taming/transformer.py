@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from latentcomp.codes.truncated import TruncatedCodes
@@ -58,7 +58,7 @@ class Transformer(nn.Module):
         """The transformer."""
         return cast(GPT, cast(Autoregressive, self.model.prior).network)
 
-    def encode_condition(self, c: Num[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
+    def encode_condition(self, c: Shaped[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
         """The codes r of labels ``(B,)`` or maps ``(B, C, H, W)``; where there is no condition, the start code for any tensor of B rows.
 
         Raises:
