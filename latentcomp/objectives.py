@@ -13,6 +13,7 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import softplus
 
 
 def _weights(log_w: Float[Tensor, "S B"]) -> Float[Tensor, "S B"]:
@@ -162,3 +163,36 @@ def codebook_loss(e: Float[Tensor, "B N D"], h: Float[Tensor, "B N D"]) -> Float
 def commitment_loss(e: Float[Tensor, "B N D"], h: Float[Tensor, "B N D"]) -> Float[Tensor, ""]:
     """mean over x of sum_i ||h_i - sg[e_i]||^2: keeps the encoder's outputs near the vectors they chose (eq. 3)."""
     return codebook_loss(h, e)
+
+
+def perceptual_loss(x: Float[Tensor, "B C H W"], x_hat: Float[Tensor, "B C H W"], distance: Float[Tensor, " B"] | None = None) -> Float[Tensor, ""]:
+    """mean |x - x_hat| over pixels plus the mean perceptual distance d(x, x_hat): what VQGAN's code puts for eq. 4's squared error (Esser et al., 2021).
+
+    ``distance`` is LPIPS (``nn.lpips``), already weighted; None leaves the L1 term alone. A loss per pixel, not in nats.
+    """
+    l1 = (x - x_hat).abs().mean()
+    return l1 if distance is None else l1 + distance.mean()
+
+
+def adversarial_loss(made: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:
+    """-mean of the critic's logits of what was made: the generator's side, with a gradient in what it made (Lim and Ye, 2017)."""
+    return -made.mean()
+
+
+def hinge_loss(real: Float[Tensor, "B 1 h w"], made: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:
+    """(mean max(0, 1 - D(x)) + mean max(0, 1 + D(x_hat))) / 2: the critic's side of the hinge game (Lim and Ye, 2017), the published default of VQGAN."""
+    return ((1 - real).relu().mean() + (1 + made).relu().mean()) / 2
+
+
+def logistic_loss(real: Float[Tensor, "B 1 h w"], made: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:
+    """(mean softplus(-D(x)) + mean softplus(D(x_hat))) / 2: -log sigmoid D(x) - log(1 - sigmoid D(x_hat)), halved (Goodfellow et al., 2014)."""
+    return (softplus(-real).mean() + softplus(made).mean()) / 2
+
+
+def adaptive_weight(reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    """lambda = |grad_L reconstruction| / (|grad_L adversarial| + delta), L the decoder's last weights, without a gradient (Esser et al., 2021, eq. 7).
+
+    As the published code has it: Euclidean norms, delta = 1e-4 where the paper says 1e-6, and lambda at most 1e4. Both losses keep their graph.
+    """
+    (a,), (b,) = (torch.autograd.grad(loss, last, retain_graph=True) for loss in (reconstruction, adversarial))
+    return (a.norm() / (b.norm() + 1e-4)).clamp(0, 1e4).detach()

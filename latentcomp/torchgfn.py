@@ -189,7 +189,7 @@ class PolicyEstimator(DiscretePolicyEstimator):
 
     @property
     def q(self) -> CodeDistribution:
-        """q(z|x) of the data that were read.
+        """The posterior of the data that were read.
 
         Raises:
             RuntimeError: none were.

@@ -23,11 +23,11 @@ LAYERS = [
     {"moves"},
     {"phases"},
     {"learners", "torchgfn"},
-    {"train", "data"},
-    {"evaluate"},
+    {"train", "data", "taming"},
+    {"evaluate", "pyro"},
 ]
 NEVER_AT_IMPORT = ["pyro", "gfn", "lpips", "torchvision", "lightning", "lightning_fabric", "torchmetrics", "sklearn", "matplotlib", "hydra"]
-NEVER_AT_IMPORT += ["omegaconf", "statsmodels", "scipy", "pandas", "tabulate"]
+NEVER_AT_IMPORT += ["omegaconf", "statsmodels", "scipy", "pandas", "tabulate", "yaml", "safetensors"]
 
 
 def imports(path: Path) -> set[str]:

@@ -208,3 +208,34 @@ def test_targets_and_weights_pass_no_gradient():
     to_joint, to_q = torch.autograd.grad(objectives.weighted_m_step_loss(log_joint, log_q), (log_joint, log_q), allow_unused=True)
     torch.testing.assert_close(to_joint.detach(), -(LOG_JOINT - LOG_Q).softmax(0) / B)
     assert to_q is None
+
+
+REAL, MADE = (2 * torch.randn(B, 1, 2, 3, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in range(2))
+
+
+def test_the_critics_games():
+    real, made = REAL.flatten().tolist(), MADE.flatten().tolist()
+    check(objectives.adversarial_loss(MADE), -mean(made))
+    check(objectives.hinge_loss(REAL, MADE), (mean(max(0, 1 - r) for r in real) + mean(max(0, 1 + m) for m in made)) / 2)
+
+    def sigmoid(v: float) -> float:
+        return 1 / (1 + math.exp(-v))
+
+    check(objectives.logistic_loss(REAL, MADE), -(mean(math.log(sigmoid(r)) for r in real) + mean(math.log(1 - sigmoid(m)) for m in made)) / 2)
+
+
+def test_a_perceptual_loss_is_the_mean_error_and_the_mean_distance():
+    l1 = mean(abs(r - m) for r, m in zip(REAL.flatten().tolist(), MADE.flatten().tolist(), strict=True))
+    check(objectives.perceptual_loss(REAL, MADE), l1)
+    distance = torch.arange(float(B), dtype=torch.float64)
+    check(objectives.perceptual_loss(REAL, MADE, distance), l1 + mean(range(B)))
+
+
+@pytest.mark.parametrize(("scale", "wanted"), [(3.0, 3 * 5 / (5 + 1e-4)), (1e7, 1e4)])
+def test_the_adaptive_weight_balances_gradients_at_the_last_layer(scale, wanted):
+    last = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    adversarial = last.square().sum() / 2  # its gradient is (3, 4), of norm 5
+    weight = objectives.adaptive_weight(scale * adversarial, adversarial, last)
+    check(weight, wanted)
+    assert not weight.requires_grad
+    adversarial.backward()  # the graph is still there

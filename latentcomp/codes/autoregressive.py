@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from latentcomp.codes.distribution import CodeDistribution, checked_exploration, flattened, inverse_cdf
@@ -22,12 +22,12 @@ class AutoregressiveCodes(CodeDistribution):
 
     Args:
         network: gives the logits of z_i from z_<i and the context.
-        context: ``(B, H)`` features of x, computed once; None for an unconditional distribution.
+        context: ``(B, H)`` features of x, or the codes of a condition for a network that reads those, computed once; None for an unconditional distribution.
         epsilon: the share of the uniform distribution in each conditional.
         temperature: divides the logits of each conditional.
     """
 
-    def __init__(self, network: SequenceNetwork, context: Float[Tensor, "B H"] | None = None, epsilon: float = 0.0, temperature: float = 1.0) -> None:
+    def __init__(self, network: SequenceNetwork, context: Num[Tensor, "B H"] | None = None, epsilon: float = 0.0, temperature: float = 1.0) -> None:
         checked_exploration(epsilon, temperature)
         self.network, self._context, self._exploration = network, context, (epsilon, temperature)
         super().__init__(torch.Size([]) if context is None else context.shape[:1], network.cardinalities)

@@ -1,13 +1,18 @@
 """Networks that know no probability."""
 
 from latentcomp.nn.convolutional import ConvDecoder, ConvEncoder, ConvSites, ConvTrunk
+from latentcomp.nn.critic import ActNorm, PatchCritic
+from latentcomp.nn.gpt import GPT
+from latentcomp.nn.grid import Ordered, SiteDecoder, SiteEncoder
+from latentcomp.nn.lpips import LPIPS
 from latentcomp.nn.mlp import MLP, ImageDecoder, ImageTrunk, SiteHead
 from latentcomp.nn.pixelcnn import PixelCNN
 from latentcomp.nn.prefix_mlp import PrefixMLP
 from latentcomp.nn.sequence import SequenceNetwork
 from latentcomp.nn.transformer import CausalTransformer
+from latentcomp.nn.unet import Decoder, Encoder, Ladder
 
 __all__ = [
-    "MLP", "CausalTransformer", "ConvDecoder", "ConvEncoder", "ConvSites", "ConvTrunk", "ImageDecoder", "ImageTrunk", "PixelCNN", "PrefixMLP",
-    "SequenceNetwork", "SiteHead",
+    "GPT", "LPIPS", "MLP", "ActNorm", "CausalTransformer", "ConvDecoder", "ConvEncoder", "ConvSites", "ConvTrunk", "Decoder", "Encoder", "ImageDecoder",
+    "ImageTrunk", "Ladder", "Ordered", "PatchCritic", "PixelCNN", "PrefixMLP", "SequenceNetwork", "SiteDecoder", "SiteEncoder", "SiteHead",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -31,32 +31,50 @@ class KeyValueCache(Cache):
 
 
 class Block(nn.Module):
-    """Self-attention and a two-layer perceptron, each on a residual branch behind a layer norm."""
+    """Self-attention and a two-layer perceptron, each on a residual branch behind a layer norm.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        width: W, a multiple of ``heads``.
+        heads: the number of attention heads.
+        dropout: of what either branch adds.
+        attention_dropout: of the attention weights.
+
+    Raises:
+        ValueError: the heads do not share the width.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, attention_dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
+        if width % heads:
+            raise ValueError(f"the width ({width}) must be a multiple of the number of heads ({heads})")
+        self.heads, self.attention_dropout = heads, attention_dropout
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Float[Tensor, "R T W"]) -> Float[Tensor, "R T W"]:
-        """All positions at once, each seeing those before it."""
+    def forward(self, h: Float[Tensor, "R T W"], seen: Bool[Tensor, "T T"] | None = None) -> Float[Tensor, "R T W"]:
+        """All positions at once, each seeing itself and those before it, or those that ``seen`` marks in its row."""
         q, k, v = self._qkv(h)
-        return self._finish(h, scaled_dot_product_attention(q, k, v, is_causal=True))
+        rate = self.attention_dropout if self.training else 0.0
+        return self._finish(h, scaled_dot_product_attention(q, k, v, seen, rate, is_causal=seen is None))
 
-    def step(self, h: Float[Tensor, "R 1 W"], memory: Float[Tensor, "2 R heads N d"], position: int) -> Float[Tensor, "R 1 W"]:
-        """One position, which leaves its key and value in ``memory`` and sees all up to its own."""
+    def step(
+        self, h: Float[Tensor, "R T W"], memory: Float[Tensor, "2 R heads N d"], position: int, seen: Bool[Tensor, "T T"] | None = None
+    ) -> Float[Tensor, "R T W"]:
+        """Positions from ``position`` on, which leave their keys and values in ``memory``: one, which sees all up to its own, or the first T at once."""
         q, k, v = self._qkv(h)
-        memory[0, :, :, position], memory[1, :, :, position] = k[:, :, 0], v[:, :, 0]
-        return self._finish(h, scaled_dot_product_attention(q, memory[0, :, :, : position + 1], memory[1, :, :, : position + 1]))
+        end = position + h.shape[1]
+        memory[0, :, :, position:end], memory[1, :, :, position:end] = k, v
+        causal = seen is None and h.shape[1] > 1
+        return self._finish(h, scaled_dot_product_attention(q, memory[0, :, :, :end], memory[1, :, :, :end], seen, is_causal=causal))
 
     def _qkv(self, h: Tensor) -> Tensor:
         return rearrange(self.qkv(self.attention_norm(h)), "r t (three heads d) -> three r heads t d", three=3, heads=self.heads)
 
     def _finish(self, h: Tensor, attended: Tensor) -> Tensor:
-        h = h + self.out(rearrange(attended, "r heads t d -> r t (heads d)"))
-        return h + self.mlp(self.mlp_norm(h))
+        h = h + self.dropout(self.out(rearrange(attended, "r heads t d -> r t (heads d)")))
+        return h + self.dropout(self.mlp(self.mlp_norm(h)))
 
 
 class CausalTransformer(SequenceNetwork[KeyValueCache]):
@@ -74,8 +92,6 @@ class CausalTransformer(SequenceNetwork[KeyValueCache]):
 
     def __init__(self, cardinalities: Sequence[int], context: int = 0, width: int = 64, layers: int = 2, heads: int = 4) -> None:
         super().__init__(cardinalities, nn.Linear(context, width) if context else None)
-        if width % heads:
-            raise ValueError(f"the width ({width}) must be a multiple of the number of heads ({heads})")
         n, k = len(self.cardinalities), max(self.cardinalities)
         self.heads = heads
         self.start_vector = nn.Parameter(torch.zeros(width))
@@ -85,7 +101,7 @@ class CausalTransformer(SequenceNetwork[KeyValueCache]):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, k, bias=False)
         self.register_buffer("_missing", torch.arange(k) >= torch.tensor(self.cardinalities).unsqueeze(-1), persistent=False)
-        self.apply(_initialise)
+        self.apply(initialise)
         nn.init.normal_(self.positions, std=0.02)
 
     def features(self, z: Int[Tensor, "*rows N"], context: Float[Tensor, "B H"] | None = None) -> Float[Tensor, "*rows N1 F"]:
@@ -127,7 +143,8 @@ class CausalTransformer(SequenceNetwork[KeyValueCache]):
         return self.head(self.norm(h.squeeze(1))).masked_fill(self._missing[site], float("-inf"))
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """GPT-2's: normal weights of standard deviation 0.02, no bias."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:

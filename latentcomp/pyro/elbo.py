@@ -92,9 +92,7 @@ class LearnerELBO(ELBO):
             self._learners[guide] = self.learner(guide.posterior).to(next(guide.posterior.parameters()).device)
         learner = self._learners[guide]
         if learner.sleep is not None and not guide.dreams:
-            raise UnsupportedModel(
-                "asleep the posterior must read dreams, but features= reads the model's arguments: drop sleep, or let the guide read the sites"
-            )
+            raise UnsupportedModel("asleep the posterior reads dreams, but features= reads the model's arguments: drop sleep, or let the guide read the sites")
         return learner
 
 

@@ -154,12 +154,10 @@ class GFlowNetGuide(nn.Module):
         stored = pyro.get_param_store()
         for key, parameter in self.named_parameters():
             if parameter.requires_grad and stored[f"{name}$$${key}"] is not parameter:
-                raise RuntimeError(
-                    "Pyro's parameter store holds the parameters of another GFlowNetGuide: call pyro.clear_param_store() before making a new one"
-                )
+                raise RuntimeError("Pyro's parameter store holds another GFlowNetGuide's parameters: call pyro.clear_param_store() before making a new one")
 
     def q(self, *args: Any, **kwargs: Any) -> CodeDistribution:
-        """q(z|x) of the data at these arguments, over codes ``(B, N)``; ``sites`` gives samples their sites' names and values."""
+        """The amortised posterior of the data at these arguments, over codes ``(B, N)``; ``sites`` gives samples their sites' names and values."""
         program, x = self.program(self._model[0], args, kwargs)
         return self.posterior(program, x)
 

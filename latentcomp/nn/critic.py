@@ -1,0 +1,73 @@
+"""The patch critic of VQGAN (Isola et al., 2017, "pix2pix"): one logit for each overlapping patch of an image, real against made.
+
+Convolutions of width 4: some of stride 2 that double the channels, two of stride 1. With three of stride 2 a patch has 70 x 70 pixels. Batch norm is the
+published default; its running statistics are state that a forward pass writes in training, which models trained in E- and M-phases avoid. ``ActNorm``
+learns a shift and a scale instead.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ActNorm(nn.Module):
+    """scale (x + shift), channel by channel, set by the first batch in training so that it comes out with mean 0 and variance 1 (Kingma and Dhariwal, 2018).
+
+    Args:
+        channels: C.
+    """
+
+    initialised: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.register_buffer("initialised", torch.tensor(0, dtype=torch.uint8))
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """The shifted and scaled map."""
+        if self.training and not self.initialised:
+            self._initialise(x)
+        return self.scale * (x + self.shift)
+
+    @torch.no_grad()
+    def _initialise(self, x: Tensor) -> None:
+        self.shift.copy_(-x.mean((0, 2, 3), keepdim=True))
+        self.scale.copy_(1 / (x.std((0, 2, 3), keepdim=True) + 1e-6))
+        self.initialised.fill_(1)
+
+
+class PatchCritic(nn.Module):
+    """Images ``(B, C, H, W)`` to logits ``(B, 1, h, w)``, positive for real: 30 x 30 of them for 256 x 256 pixels.
+
+    Args:
+        inputs: C; with a condition stacked on the image, its channels too.
+        channels: the width behind the first convolution.
+        layers: convolutions of stride 2.
+        norm: makes the normalisation of so many channels: ``torch.nn.BatchNorm2d`` or :class:`ActNorm`.
+    """
+
+    def __init__(self, inputs: int = 3, channels: int = 64, layers: int = 3, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
+        super().__init__()
+        widths = [channels * min(2**i, 8) for i in range(layers + 1)]
+        stack: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for i, (a, b) in enumerate(pairwise(widths), 1):
+            # batch norm subtracts the mean, so that a bias before it would do nothing
+            stack += [nn.Conv2d(a, b, 4, 2 if i < layers else 1, 1, bias=norm is not nn.BatchNorm2d), norm(b), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*stack, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+        self.apply(_initialise)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 h w"]:
+        """The logits."""
+        return self.layers(x)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    if isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)

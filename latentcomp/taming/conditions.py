@@ -1,0 +1,140 @@
+"""What the published transformers are conditioned on: each kind turns a condition c into codes r ``(B, M)``, which stand before the image's own.
+
+``encode`` is what a :class:`~latentcomp.taming.first_stage.FirstStage` offers too, for conditions that are images: depth maps, segmentations, small images.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+
+@runtime_checkable
+class Condition(Protocol):
+    """Anything that turns conditions into codes."""
+
+    def encode(self, c: Tensor, /) -> Tensor:
+        """Codes ``(B, M)``."""
+        ...
+
+
+class Labels(nn.Module):
+    """A class label is a code itself.
+
+    Args:
+        classes: how many there are.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def encode(self, c: Int[Tensor, " B"]) -> Int[Tensor, "B 1"]:
+        """One code for each label.
+
+        Raises:
+            TypeError: the labels are no whole numbers.
+            ValueError: a label lies outside 0..classes-1, or they do not have the shape (B,).
+        """
+        if c.ndim != 1:
+            raise ValueError(f"labels have shape (B,), one for each image; got {tuple(c.shape)}")
+        _check_codes(c, self.classes, "labels")
+        return c.long().unsqueeze(-1)
+
+
+class Tokens(nn.Module):
+    """Codes made elsewhere, such as those of a scene's boxes.
+
+    Args:
+        vocabulary: V.
+    """
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    def encode(self, c: Int[Tensor, "B M"]) -> Int[Tensor, "B M"]:
+        """The codes themselves.
+
+        Raises:
+            TypeError: they are no whole numbers.
+            ValueError: one lies outside the vocabulary, or they do not have the shape (B, M).
+        """
+        if c.ndim != 2:
+            raise ValueError(f"condition codes have shape (B, M), got {tuple(c.shape)}")
+        _check_codes(c, self.vocabulary, "condition codes")
+        return c.long()
+
+
+class StartCode(nn.Module):
+    """No condition: the same code before every image.
+
+    Args:
+        code: which.
+    """
+
+    def __init__(self, code: int = 0) -> None:
+        super().__init__()
+        self.code = code
+
+    def encode(self, c: Tensor) -> Int[Tensor, "B 1"]:
+        """The start code, once for each row of any tensor."""
+        return torch.full((len(c), 1), self.code, device=c.device)
+
+
+class Coordinates(nn.Module):
+    """Where a crop lies in its image: a map of numbers in [0, 1], averaged over squares and rounded to codes.
+
+    Args:
+        codes: how many steps there are from 0 to 1.
+        stride: the side of a square, in pixels.
+    """
+
+    def __init__(self, codes: int, stride: int) -> None:
+        super().__init__()
+        self.codes, self.stride = codes, stride
+
+    def encode(self, c: Float[Tensor, "B 1 H W"]) -> Int[Tensor, "B M"]:
+        """One code for each square, row by row; a map of ones gives the code ``codes``, which few vocabularies have.
+
+        Raises:
+            ValueError: the map has more than one channel, values outside [0, 1], or sides that the stride does not divide.
+        """
+        if c.ndim != 4 or c.shape[1] != 1:
+            raise ValueError(f"a coordinate map has shape (B, 1, H, W), got {tuple(c.shape)}")
+        if c.min() < 0 or c.max() > 1:
+            raise ValueError(f"coordinates must lie in [0, 1]; got values from {float(c.min()):g} to {float(c.max()):g}")
+        if c.shape[-1] % self.stride or c.shape[-2] % self.stride:
+            raise ValueError(f"{self.stride} must divide the sides of a coordinate map; got {c.shape[-2]} x {c.shape[-1]}: crop or resize it")
+        size = (c.shape[-2] // self.stride, c.shape[-1] // self.stride)
+        return (self.codes * interpolate(c, size=size, mode="area").clamp(0, 1)).round().long().flatten(1)
+
+
+class Conditioning(nn.Module):
+    """A condition as a prior takes it: a module from c to its codes.
+
+    Args:
+        stage: turns conditions into codes.
+        side: condition maps are shrunk to so many pixels a side first; None leaves them as they are.
+    """
+
+    def __init__(self, stage: nn.Module, side: int | None = None) -> None:
+        super().__init__()
+        if not isinstance(stage, Condition):
+            raise TypeError(f"a condition stage needs a method encode(c) that gives codes (B, M); {type(stage).__name__} has none")
+        self.stage, self.side = stage, side
+
+    def forward(self, c: Shaped[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
+        """The codes."""
+        if self.side is not None:
+            c = interpolate(c, size=(self.side, self.side))
+        return self.stage.encode(c)
+
+
+def _check_codes(c: Tensor, codes: int, what: str) -> None:
+    if c.is_floating_point() or c.is_complex() or c.dtype == torch.bool:
+        raise TypeError(f"{what} are whole numbers, got {c.dtype}: convert them, e.g. with .long()")
+    if len(c) and (c.min() < 0 or c.max() >= codes):
+        raise ValueError(f"{what} must lie in 0..{codes - 1}; got values from {int(c.min())} to {int(c.max())}")

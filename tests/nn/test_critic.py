@@ -1,0 +1,43 @@
+"""The patch critic: its published size, its receptive field, its norms."""
+
+import pytest
+import torch
+from torch import nn
+
+from latentcomp.nn.critic import ActNorm, PatchCritic
+
+
+def test_the_published_size():
+    with torch.device("meta"):
+        critic = PatchCritic()
+        assert sum(p.numel() for p in critic.parameters()) == 2_765_633
+        assert critic(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 30, 30)
+
+
+def test_a_logit_sees_a_patch_of_seventy_pixels():
+    critic = PatchCritic(1, 4).eval()
+    x = torch.zeros(1, 1, 128, 128, requires_grad=True)
+    (gradient,) = torch.autograd.grad(critic(x)[0, 0, 7, 7], x)
+    seen = gradient[0, 0].nonzero()
+    assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [70, 70]
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, ActNorm])
+def test_weights_start_small(norm):
+    critic = PatchCritic(3, 16, 2, norm)
+    assert len([layer for layer in critic.layers if isinstance(layer, norm)]) == 2
+    weight = torch.cat([layer.weight.detach().flatten() for layer in critic.layers if isinstance(layer, nn.Conv2d)])
+    assert abs(float(weight.std()) - 0.02) < 1e-3
+
+
+def test_actnorm_is_set_by_its_first_batch_in_training():
+    x = 5 + 3 * torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    norm = ActNorm(4).eval()
+    assert torch.equal(norm(x), x)
+    y = norm.train()(x)
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(4), atol=1e-5, rtol=0)
+    assert torch.equal(norm(2 * x), norm.scale * (2 * x + norm.shift))  # from then on its parameters learn
+    again = ActNorm(4)
+    again.load_state_dict(norm.state_dict())
+    assert torch.equal(again(2 * x), norm(2 * x))

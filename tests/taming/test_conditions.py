@@ -1,0 +1,54 @@
+"""Conditions become codes."""
+
+import pytest
+import torch
+from torch import nn
+
+from latentcomp.taming.conditions import Conditioning, Coordinates, Labels, StartCode, Tokens
+
+
+def test_labels_and_tokens_are_codes():
+    assert Labels(3).encode(torch.tensor([0, 2])).tolist() == [[0], [2]]
+    assert Tokens(3).encode(torch.tensor([[0, 2]])).tolist() == [[0, 2]]
+    assert Labels(3).encode(torch.tensor([], dtype=torch.long)).shape == (0, 1)
+
+
+@pytest.mark.parametrize(("stage", "what", "shape"), [(Labels(3), "labels", (2,)), (Tokens(3), "condition codes", (1, 2))])
+def test_codes_out_of_range_are_refused(stage, what, shape, unchecked):
+    for wrong in ([0, 3], [-1, 0]):
+        with pytest.raises(ValueError, match=rf"{what} must lie in 0..2; got values from {wrong[0]} to {wrong[1]}"):
+            stage.encode(torch.tensor(wrong).view(shape))
+    with pytest.raises(TypeError, match=f"{what} are whole numbers, got torch.float32"):
+        stage.encode(torch.zeros(shape))
+
+
+def test_a_start_code_asks_nothing():
+    for anything in (torch.zeros(2), torch.zeros(2, 3, 4, 4), torch.zeros(2, 7, dtype=torch.long)):
+        assert StartCode(5).encode(anything).tolist() == [[5], [5]]
+
+
+def test_coordinates_are_averaged_and_rounded():
+    ramp = (torch.arange(16.0) / 16).view(1, 1, 4, 4)
+    means = ramp.view(2, 2, 2, 2).mean((1, 3)).flatten()
+    assert Coordinates(100, 2).encode(ramp).tolist() == [(100 * means).round().long().tolist()]
+    assert Coordinates(2, 2).encode(torch.full((1, 1, 2, 2), 0.25)).tolist() == [[0]]  # halves go to even numbers
+    assert Coordinates(8, 2).encode(torch.ones(1, 1, 2, 2)).tolist() == [[8]]
+
+
+def test_coordinates_out_of_range_are_refused(unchecked):
+    with pytest.raises(ValueError, match=r"has shape \(B, 1, H, W\), got \(1, 3, 4, 4\)"):
+        Coordinates(8, 2).encode(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"condition codes have shape \(B, M\), got \(2,\)"):
+        Tokens(3).encode(torch.zeros(2, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]; got values from 0 to 1.5"):
+        Coordinates(8, 2).encode(torch.tensor([[[[0.0, 1.5], [0.0, 1.0]]]]))
+    with pytest.raises(ValueError, match="2 must divide the sides of a coordinate map; got 3 x 4"):
+        Coordinates(8, 2).encode(torch.zeros(1, 1, 3, 4))
+
+
+def test_maps_may_be_shrunk_first():
+    c = torch.rand(1, 1, 4, 4)
+    assert torch.equal(Conditioning(Coordinates(8, 1), 2)(c), Coordinates(8, 1).encode(c[..., ::2, ::2]))
+    assert torch.equal(Conditioning(Coordinates(8, 1))(c), Coordinates(8, 1).encode(c))
+    with pytest.raises(TypeError, match=r"needs a method encode\(c\) that gives codes \(B, M\); Identity has none"):
+        Conditioning(nn.Identity())
