@@ -68,7 +68,7 @@ class Program(LatentVariableModel):
         self.program, self._arguments, self._vectorized = model, arguments, vectorized
         self.outside: Tensor | float = 0.0
         with torch.no_grad(), poutine.block():
-            trace = poutine.trace(model).get_trace(*arguments[0], **arguments[1])
+            trace: Any = poutine.trace(model).get_trace(*arguments[0], **arguments[1])
         self._first = trace
         self.layout = layout or layout_of(trace.nodes.items(), plate)
         self._check_latent(trace)
@@ -161,7 +161,7 @@ class Program(LatentVariableModel):
             if isinstance(node["fn"], Unit):
                 raise UnsupportedModel(f"pyro.factor {node['name']!r} makes the program an unnormalised energy, from which nothing can be dreamt: drop sleep")
         with torch.no_grad(), poutine.block():
-            trace = poutine.trace(poutine.uncondition(Assigned(self.chosen)(self.program))).get_trace(*self._arguments[0], **self._arguments[1])
+            trace: Any = poutine.trace(poutine.uncondition(Assigned(self.chosen)(self.program))).get_trace(*self._arguments[0], **self._arguments[1])
         return self._features(trace), self.layout.pack({site.name: trace.nodes[site.name]["value"] for site in self.layout.sites})
 
     def _run(self, values: Mapping[str, Tensor]) -> Any:
