@@ -37,7 +37,7 @@ class Pixels(TorchDistribution):
         x = self.p.sample(torch.Size(sample_shape))
         return x.expand(*sample_shape, *self.batch_shape, *self.event_shape)
 
-    def log_prob(self, x: Float[Tensor, "*SB C H W"]) -> Float[Tensor, "*SB"]:
+    def log_prob(self, x: Float[Tensor, "*data C H W"]) -> Float[Tensor, "*rows"]:
         """log p(x|z) in nats, summed over pixels."""
         return self.p.log_prob(x)
 
