@@ -12,6 +12,7 @@ import pyro
 import torch
 from jaxtyping import Float, Int
 from pyro.distributions import Delta, TorchDistribution, constraints
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
 
 from latentcomp.codes.distribution import CodeDistribution
@@ -144,11 +145,13 @@ class GFlowNetGuide(nn.Module):
         return self._features is None
 
     def register(self) -> None:
-        """Shows Pyro the parameters, so that ``SVI`` finds them.
+        """Shows Pyro the parameters where somebody watches, as ``SVI`` does, which must find them; else they are torch's alone.
 
         Raises:
             RuntimeError: the parameter store holds those of another guide.
         """
+        if not am_i_wrapped():
+            return
         name = type(self).__name__
         pyro.module(name, self)
         stored = pyro.get_param_store()

@@ -5,12 +5,13 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.distributions import Bernoulli, Normal
-from pyro.infer import Predictive, Trace_ELBO
+from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.optim import Adam
 from torch import nn
 
 from experiments.programs import hidden_markov, mixture
 from latentcomp.nn.transformer import CausalTransformer
-from latentcomp.pyro import GFlowNetGuide, exact_posterior
+from latentcomp.pyro import GFlowNetELBO, GFlowNetGuide, exact_posterior
 from tests.frequencies import assert_frequencies, positions
 
 
@@ -116,11 +117,14 @@ def test_subsampled_rows_are_those_the_model_chose():
     assert trace.nodes["_latentcomp_z"]["scale"] == 3.0
 
 
-def test_a_second_guide_over_the_first_one_s_parameters_is_refused():
+def test_a_second_guide_over_the_first_one_s_parameters_is_refused_where_the_store_is_used():
     x = hidden_markov.data(3, 1)
-    GFlowNetGuide(hidden_markov.program)(x)
+    first, second = GFlowNetGuide(hidden_markov.program), GFlowNetGuide(hidden_markov.program)
+    first(x)
+    second(x)  # nobody watches: the parameters are torch's alone
+    SVI(hidden_markov.program, first, Adam({"lr": 1e-3}), GFlowNetELBO()).step(x)
     with pytest.raises(RuntimeError, match="clear_param_store"):
-        GFlowNetGuide(hidden_markov.program)(x)
+        SVI(hidden_markov.program, second, Adam({"lr": 1e-3}), GFlowNetELBO()).step(x)
 
 
 def test_before_the_first_call_it_says_so():

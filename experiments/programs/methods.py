@@ -1,0 +1,122 @@
+"""What makes a posterior of a program: learned guides, one update at a time, and what can be had by enumeration alone."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from experiments.programs.problem import Problem
+from latentcomp import objectives
+from latentcomp.pyro import GFlowNetELBO, GFlowNetGuide, LearnerELBO, ReweightedWakeSleep, exact_posterior
+
+
+class Method(ABC):
+    """A posterior of one program that improves step by step.
+
+    Args:
+        problem: the program.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    @abstractmethod
+    def step(self, x: Tensor) -> None:
+        """One update, on a batch of training data."""
+
+    @abstractmethod
+    def table(self) -> Float[Tensor, "B M"]:
+        """log q of all values of z, for the test data."""
+
+
+class Guide(Method):
+    """A ``GFlowNetGuide``, trained by one of the ELBOs of ``latentcomp.pyro``.
+
+    Args:
+        problem: the program.
+        elbo: what trains it.
+        lr: of Adam.
+    """
+
+    def __init__(self, problem: Problem, elbo: LearnerELBO | None = None, lr: float = 3e-3) -> None:
+        super().__init__(problem)
+        self.guide, self.elbo = GFlowNetGuide(problem.program), elbo
+        self.guide.program(problem.program, (problem.train,), {})  # standardises by the training data
+        self.optimizer = torch.optim.Adam(self.guide.parameters(), lr)
+
+    def loss(self, x: Tensor) -> Tensor:
+        """What is descended."""
+        assert self.elbo is not None
+        return self.elbo.differentiable_loss(self.problem.program, self.guide, x) / len(x)
+
+    def step(self, x: Tensor) -> None:
+        """One update of the guide; the programs have no parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(x).backward()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def table(self) -> Float[Tensor, "B M"]:
+        """By a walk over all prefixes."""
+        return self.guide.q(self.problem.test).table()
+
+
+class GFlowNet(Guide):
+    """Log-variance on exploring samples."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem, GFlowNetELBO(num_particles=8))
+
+
+class WakeSleep(Guide):
+    """Reweighted wake-sleep, weights normalised for each datum."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem, ReweightedWakeSleep(num_particles=8))
+
+
+class ExactSamples(Guide):
+    """The same network by maximum likelihood on as many samples of the exact posterior: what it reaches when there is nothing to search for."""
+
+    def loss(self, x: Tensor) -> Tensor:
+        """The cross-entropy."""
+        z = exact_posterior(self.problem.program, x).distribution.sample((8,))
+        return objectives.sleep_loss(self.guide.q(x).log_prob(z))
+
+
+class Marginals(Method):
+    """The product of the exact marginals, which is what ``TraceEnum_ELBO.compute_marginals`` knows of a posterior."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        exact = problem.exact
+        self.log_q = [exact.marginal(site.name)[:, v].log() for site in exact.layout.sites for v in range(site.variables)]
+
+    def step(self, x: Tensor) -> None:
+        """There is nothing to learn."""
+
+    def table(self) -> Float[Tensor, "B M"]:
+        """The outer sum over variables."""
+        table = self.log_q[0]
+        for log_q in self.log_q[1:]:
+            table = (table.unsqueeze(-1) + log_q.unsqueeze(1)).flatten(1)
+        return table
+
+
+class MeanField(Marginals):
+    """The mean-field posterior of least KL(q || p), by coordinate ascent from the exact marginals: as good as any mean-field guide could be.
+
+    Each variable in turn: log q_i(k) = E_{q without i}[log p(x, z)] + constant (Bishop, 2006, eq. 10.9), the expectation by enumeration.
+    """
+
+    def step(self, x: Tensor) -> None:
+        """One sweep over all variables, on the test data themselves: there is no amortisation to pay for."""
+        sizes = self.problem.exact.layout.cardinalities
+        log_joint = self.problem.exact.log_p.view(-1, *sizes)
+        for i, k in enumerate(sizes):
+            rest = log_joint.movedim(i + 1, 1)
+            for j, log_q in reversed([(j, log_q) for j, log_q in enumerate(self.log_q) if j != i]):
+                weight = log_q.exp().view(len(log_q), *[1] * (rest.ndim - 2), sizes[j])
+                rest = torch.where(weight > 0, weight * rest, 0.0).sum(-1)
+            self.log_q[i] = rest.view(-1, k).log_softmax(-1)
