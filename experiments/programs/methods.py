@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from experiments.programs.problem import Problem
 from latentcomp import objectives
+from latentcomp.codes.table import TableCodes
 from latentcomp.pyro import GFlowNetELBO, GFlowNetGuide, LearnerELBO, ReweightedWakeSleep, exact_posterior
 
 
@@ -22,8 +23,8 @@ class Method(ABC):
         self.problem = problem
 
     @abstractmethod
-    def step(self, x: Tensor) -> None:
-        """One update, on a batch of training data."""
+    def step(self, rows: Int[Tensor, " B"]) -> None:
+        """One update, on these rows of the training data."""
 
     @abstractmethod
     def table(self) -> Float[Tensor, "B M"]:
@@ -45,15 +46,16 @@ class Guide(Method):
         self.guide.program(problem.program, (problem.train,), {})  # standardises by the training data
         self.optimizer = torch.optim.Adam(self.guide.parameters(), lr)
 
-    def loss(self, x: Tensor) -> Tensor:
+    def loss(self, rows: Int[Tensor, " B"]) -> Float[Tensor, ""]:
         """What is descended."""
         assert self.elbo is not None
+        x = self.problem.train[rows]
         return self.elbo.differentiable_loss(self.problem.program, self.guide, x) / len(x)
 
-    def step(self, x: Tensor) -> None:
+    def step(self, rows: Int[Tensor, " B"]) -> None:
         """One update of the guide; the programs have no parameters."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss(x).backward()
+        self.loss(rows).backward()
         self.optimizer.step()
 
     @torch.no_grad()
@@ -79,10 +81,14 @@ class WakeSleep(Guide):
 class ExactSamples(Guide):
     """The same network by maximum likelihood on as many samples of the exact posterior: what it reaches when there is nothing to search for."""
 
-    def loss(self, x: Tensor) -> Tensor:
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.exact = exact_posterior(problem.program, problem.train)
+
+    def loss(self, rows: Int[Tensor, " B"]) -> Float[Tensor, ""]:
         """The cross-entropy."""
-        z = exact_posterior(self.problem.program, x).distribution.sample((8,))
-        return objectives.sleep_loss(self.guide.q(x).log_prob(z))
+        z = TableCodes(self.exact.log_p[rows], self.exact.layout.cardinalities).sample((8,))
+        return objectives.sleep_loss(self.guide.q(self.problem.train[rows]).log_prob(z))
 
 
 class Marginals(Method):
@@ -93,7 +99,7 @@ class Marginals(Method):
         exact = problem.exact
         self.log_q = [exact.marginal(site.name)[:, v].log() for site in exact.layout.sites for v in range(site.variables)]
 
-    def step(self, x: Tensor) -> None:
+    def step(self, rows: Int[Tensor, " B"]) -> None:
         """There is nothing to learn."""
 
     def table(self) -> Float[Tensor, "B M"]:
@@ -110,8 +116,17 @@ class MeanField(Marginals):
     Each variable in turn: log q_i(k) = E_{q without i}[log p(x, z)] + constant (Bishop, 2006, eq. 10.9), the expectation by enumeration.
     """
 
-    def step(self, x: Tensor) -> None:
-        """One sweep over all variables, on the test data themselves: there is no amortisation to pay for."""
+    moved = float("inf")
+
+    def step(self, rows: Int[Tensor, " B"]) -> None:
+        """One sweep over all variables, on the test data themselves: there is no amortisation to pay for; none once the marginals stand still."""
+        if self.moved < 1e-6:
+            return
+        before = [log_q.exp() for log_q in self.log_q]
+        self._sweep()
+        self.moved = max(float((log_q.exp() - old).abs().max()) for log_q, old in zip(self.log_q, before, strict=True))
+
+    def _sweep(self) -> None:
         sizes = self.problem.exact.layout.cardinalities
         log_joint = self.problem.exact.log_p.view(-1, *sizes)
         for i, k in enumerate(sizes):

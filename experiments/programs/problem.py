@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
+from jaxtyping import Int
 from torch import Tensor
 
 from experiments.programs import asia, autoencoder, factorial, hidden_markov, mixture
@@ -28,11 +29,11 @@ class Problem(NamedTuple):
     test: Tensor
     exact: ExactPosterior
 
-    def batch(self, step: int, size: int, seed: int) -> Tensor:
-        """The rows of a step, in an order that is a function of (seed, epoch)."""
+    def rows(self, step: int, size: int, seed: int) -> Int[Tensor, " B"]:
+        """Which training data belong to a step, in an order that is a function of (seed, epoch)."""
         steps = max(1, len(self.train) // size)
         order = permutation(len(self.train), seed, step // steps)
-        return self.train[order[(step % steps) * size : (step % steps + 1) * size]]
+        return order[(step % steps) * size : (step % steps + 1) * size]
 
 
 def problem(name: str, train: int, test: int) -> Problem:

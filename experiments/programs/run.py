@@ -28,7 +28,7 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     for step in range(1, config.batches + 1):
         for name, method in methods.items():
             start = time.perf_counter()
-            method.step(method.problem.batch(step - 1, config.budget.size, config.seed))
+            method.step(method.problem.rows(step - 1, config.budget.size, config.seed))
             seconds[name] += time.perf_counter() - start
         if step % config.budget.every == 0:
             curve.append({"step": step, "val_nll": float(torch.stack([_tv(method) for method in methods.values()]).mean())})
