@@ -30,7 +30,7 @@ def page(results: tables.Results, pictures: dict[str, str]) -> str:
     records, meta = results
     name, spec = meta["name"], meta["table"]
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
-    parts = [f"# {spec['title']}", tables.markdown(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
+    parts = [f"# {spec['title']}", tables.untitled(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
     parts += [f"![{shows}]({name}/{file})" for shows, file in pictures.items()]
     return "\n\n".join([*parts, *_tuning(name, spec)]) + "\n"
 

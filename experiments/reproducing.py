@@ -43,7 +43,7 @@ def section(name: str, results: dict[str, Any]) -> list[str]:
     spec, meta = settings.table(name), results["meta"]
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
     differs = [f"*What differs from the published experiment, and why.* {spec['differs'].strip()}"] if "differs" in spec else []
-    words = [tables.markdown(results["records"], spec).strip(), f"Made by `{meta['command']}` on {made} Figures: [{name}](results/{name}.md)."]
+    words = [tables.untitled(results["records"], spec).strip(), f"Made by `{meta['command']}` on {made} Figures: [{name}](results/{name}.md)."]
     return [f"## {spec['title']}", *words, *differs]
 
 

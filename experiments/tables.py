@@ -74,11 +74,16 @@ def write(folder: Path) -> None:
 
 def markdown(records: Records, spec: Spec, meta: Mapping[str, Any] | None = None) -> str:
     """The table as Markdown; ``meta`` adds budget and version to the caption."""
+    return f"**{spec['title']}**\n\n{untitled(records, spec, meta)}"
+
+
+def untitled(records: Records, spec: Spec, meta: Mapping[str, Any] | None = None) -> str:
+    """The same without its title, for a page whose heading says it."""
     words = table(records, spec, meta)
     headings = ["", *(str(heading).replace("|", r"\|") for heading in words.headings)]
     body = [[label.replace("|", r"\|"), *map(_markdown_cell, row)] for label, row in zip(words.labels, words.cells, strict=True)]
     notes = [f"{_superscript(number)} {note}" for number, note in enumerate(words.footnotes, 1)]
-    paragraphs = [f"**{words.title}**", _set(body, headings, "pipe"), *notes, " ".join(words.caption)]
+    paragraphs = [_set(body, headings, "pipe"), *notes, " ".join(words.caption)]
     return "\n\n".join(paragraphs) + "\n"
 
 

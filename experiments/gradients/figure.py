@@ -29,6 +29,8 @@ def errors(runs: Runs, spec: Spec) -> bytes:
     panels = figure.subplots(2, len(LEVELS), sharex=True, sharey="row", squeeze=False)
     for below, kind in enumerate(("φ", "θ")):
         rows = [row for row in spec["rows"] if row in runs and label(spec, row).startswith(kind)]
+        if len(rows) > len(MARKS):
+            raise ValueError(f"the figure tells {len(MARKS)} estimators of {kind} apart, and the table has {len(rows)}: add marks and colours")
         for column, level in enumerate(LEVELS):
             _panel(panels[below, column], runs, spec, rows, column)
             if not below:
