@@ -91,6 +91,10 @@ class LearnerELBO(ELBO):
         if guide not in self._learners:
             self._learners[guide] = self.learner(guide.posterior).to(next(guide.posterior.parameters()).device)
         learner = self._learners[guide]
+        held = {id(parameter) for parameter in guide.parameters()}
+        lost = [name for name, parameter in learner.named_parameters() if id(parameter) not in held]
+        if lost:
+            raise ValueError(f"no optimiser would find {', '.join(lost)}: make that head part of the guide before, as in guide.head = PrefixFlow(...)")
         if learner.sleep is not None and not guide.dreams:
             raise UnsupportedModel("asleep the posterior reads dreams, but features= reads the model's arguments: drop sleep, or let the guide read the sites")
         return learner

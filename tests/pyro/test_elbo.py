@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from experiments.programs import asia, hidden_markov, mixture
-from latentcomp.phases import Exploring, LogVariance, Memory, Replay, Sampled, Sleep, TrajectoryBalance
+from latentcomp.phases import Exploring, LogVariance, Memory, PrefixFlow, Replay, Sampled, Sleep, SubTrajectoryBalance, TrajectoryBalance
 from latentcomp.pyro import GFlowNetELBO, GFlowNetGuide, ReweightedWakeSleep, UnsupportedModel, exact_posterior
 
 
@@ -231,6 +231,17 @@ def test_what_does_not_fit_is_named(case, message):
     }
     with pytest.raises((TypeError, UnsupportedModel), match=message):
         calls[case]()
+
+
+def test_a_flow_head_belongs_to_the_guide():
+    x = asia.data(8, 1)
+    guide, flow = GFlowNetGuide(asia.program), PrefixFlow(128)
+    elbo = GFlowNetELBO(SubTrajectoryBalance(flow))
+    with pytest.raises(ValueError, match="no optimiser would find objective.flow"):
+        elbo.differentiable_loss(asia.program, guide, x)
+    guide.flow = flow
+    elbo.differentiable_loss(asia.program, guide, x).backward()
+    assert all(p.grad is not None for p in flow.parameters())
 
 
 def test_a_global_parameter_s_site_may_be_hidden():
