@@ -39,12 +39,13 @@ def page() -> str:
 
 
 def section(name: str, results: dict[str, Any]) -> list[str]:
-    """One table: numbers, how they were made, what differs."""
+    """One table: numbers, how they were made, how to read them, what differs."""
     spec, meta = settings.table(name), results["meta"]
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
+    reading = [f"*How to read it.* {spec['reading'].strip()}"] if "reading" in spec else []
     differs = [f"*What differs from the published experiment, and why.* {spec['differs'].strip()}"] if "differs" in spec else []
     words = [tables.untitled(results["records"], spec).strip(), f"Made by `{meta['command']}` on {made} Figures: [{name}](results/{name}.md)."]
-    return [f"## {spec['title']}", *words, *differs]
+    return [f"## {spec['title']}", *words, *reading, *differs]
 
 
 def speed(results: dict[str, Any]) -> list[str]:

@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 def test_each_page_shows_the_numbers_of_its_results_file(name):
     stored = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
     table = tables.untitled(stored["records"], settings.table(name)).strip()
-    assert table in (ROOT / "docs" / "results" / f"{name}.md").read_text()
+    page = (ROOT / "docs" / "results" / f"{name}.md").read_text()
+    assert table in page
+    assert settings.table(name).get("reading", "").strip() in page
     assert len({record["seed"] for record in stored["records"]}) == len(stored["meta"]["seeds"])
 
 
