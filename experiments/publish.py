@@ -63,7 +63,7 @@ def publish(folder: Path, readme: Path | None = None) -> None:
     Raises:
         BrokenFolder: a file of the folder is missing or damaged.
     """
-    results = tables.read(folder)
+    results = _without_folders(tables.read(folder))
     name, spec = results.meta["name"], results.meta["table"]
     (DOCS / name).mkdir(parents=True, exist_ok=True)
     pictures = {}
@@ -76,6 +76,11 @@ def publish(folder: Path, readme: Path | None = None) -> None:
     (DOCS / f"{name}.md").write_text(page(results, pictures))
     if readme is not None:
         readme.write_text(marked(readme.read_text(), name, tables.markdown(results.records, spec)))
+
+
+def _without_folders(results: tables.Results) -> tables.Results:
+    """The command without the folder where this machine keeps its data, which means nothing on another."""
+    return results._replace(meta=results.meta | {"command": re.sub(r"(\bdata\.root=)\S+", r"\1FOLDER", results.meta["command"])})
 
 
 def _pictures(folder: Path, results: tables.Results) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """What the documentation shows is what was measured."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,8 @@ def test_publishing_twice_changes_nothing_and_other_text_stays(tmp_path, monkeyp
 def test_a_text_without_marks_is_refused():
     with pytest.raises(SystemExit, match="no block"):
         publish.marked("nothing here", "digits", "table")
+
+
+def test_a_published_command_names_no_folder_of_this_machine():
+    for path in sorted((ROOT / "docs" / "results").glob("*.json")):
+        assert not re.search(r"data\.root=(?!FOLDER\b)", json.loads(path.read_text())["meta"]["command"])
