@@ -4,8 +4,7 @@
 
 The question is how fast a trained model is judged, not how good it is, so the run takes the shortest way to a posterior that is certain of something. A
 VQ-VAE with the published layers learns decoder and codes; the posterior, which starts from its encoder, imitates its codes; then GFlowNet-EM refines both
-(log-variance on two samples, a greedy M-step on each batch). There is no sleep phase: dreams of the uniform prior look like nothing, and to explain them q
-gives up certainty about the data.
+(log-variance on two samples, a greedy M-step on each batch).
 """
 
 import argparse

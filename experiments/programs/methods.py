@@ -111,7 +111,7 @@ class Marginals(Method):
 
 
 class MeanField(Marginals):
-    """The mean-field posterior of least KL(q || p), by coordinate ascent from the exact marginals: as good as any mean-field guide could be.
+    """A mean-field posterior whose KL(q || p) no single factor can lower, by coordinate ascent from the exact marginals: a local optimum, without amortisation.
 
     Each variable in turn: log q_i(k) = E_{q without i}[log p(x, z)] + constant (Bishop, 2006, eq. 10.9), the expectation by enumeration.
     """

@@ -124,8 +124,9 @@ class Program(LatentVariableModel):
         if isinstance(base, Categorical):
             value = one_hot(value.long(), base.param_shape[-1])
         value = value.to(torch.get_default_dtype())
-        if isinstance(node["mask"], Tensor):
-            value = torch.where(node["mask"].reshape(node["mask"].shape + (1,) * (value.ndim - len(fn.batch_shape))), value, 0.0)
+        if node["mask"] is not None:
+            mask = torch.as_tensor(node["mask"], device=value.device)
+            value = torch.where(mask.reshape(mask.shape + (1,) * (value.ndim - len(fn.batch_shape))), value, 0.0)
         rows = value.movedim(self.layout.dim + len(fn.batch_shape), 0)
         return rows.reshape(len(rows), -1)
 

@@ -184,10 +184,12 @@ def test_features_are_one_hot_where_values_are_names_and_zero_where_they_are_mas
             pyro.sample("x", Normal(z, 1.0), obs=x)
             with poutine.mask(mask=y > 0):
                 pyro.sample("y", Categorical(torch.ones(3)), obs=y)
+            with poutine.mask(mask=False):
+                pyro.sample("never", Normal(z, 1.0), obs=x)
             pyro.deterministic("double", 2 * z)
 
     features = Program(program, ((torch.tensor([5.0, 6.0]), torch.tensor([0, 2])), {})).features()
-    assert torch.equal(features, torch.tensor([[5.0, 0, 0, 0], [6.0, 0, 0, 1]]))
+    assert torch.equal(features, torch.tensor([[5.0, 0, 0, 0, 0], [6.0, 0, 0, 1, 0]]))
 
 
 def test_dreams_follow_the_program_and_are_refused_where_it_is_an_energy():
