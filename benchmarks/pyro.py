@@ -10,6 +10,7 @@ that of the network that saw exact samples.
 
 import argparse
 import itertools
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -61,7 +62,8 @@ def measured(name: str, seed: int, options: argparse.Namespace, bar: Progress) -
     result = raced(methods, options.seconds, options.size, seed, bar)
     ratio = result["gflownet"]["tv"] / result["exact_samples"]["tv"]
     met = result["gflownet"]["tv"] <= AIMS[name] if name in AIMS else ratio <= RATIO
-    return {"program": name, "seed": seed, "ratio": ratio, "mean_field": mean_field(made), "met": met} | result
+    aim = f"TV at most {AIMS[name]:g}" if name in AIMS else f"ratio at most {RATIO:g}"
+    return {"program": name, "seed": seed, "ratio": ratio, "mean_field": mean_field(made), "aim": aim, "met": met} | result
 
 
 def main() -> None:
@@ -87,8 +89,8 @@ def main() -> None:
             against = f"{result['gflownet']['tv']:.4f}, exact samples {result['exact_samples']['tv']:.4f}, ratio {result['ratio']:.2f}"
             bar.print(f"{name}, seed {seed}: total variation {against}; mean field {result['mean_field']:.3f}; aim {'met' if result['met'] else 'missed'}")
     if options.json:
-        command = " ".join(["python -m benchmarks.pyro", *sys.argv[1:]])
-        write_json(options.json, {"results": results, "hardware": hardware(), "threads": options.threads, "command": command})
+        command = shlex.join(["python", "-m", "benchmarks.pyro", *sys.argv[1:]])
+        write_json(options.json, {"results": results, "seconds": options.seconds, "hardware": hardware(), "threads": options.threads, "command": command})
 
 
 if __name__ == "__main__":
