@@ -42,7 +42,7 @@ class Guide(Method):
         lr: of Adam, at the start; it falls along a cosine to nothing.
     """
 
-    def __init__(self, problem: Problem, elbo: LearnerELBO | None = None, lr: float = 3e-3) -> None:
+    def __init__(self, problem: Problem, elbo: LearnerELBO | None = None, lr: float = 5e-3) -> None:
         super().__init__(problem)
         self.guide, self.elbo = GFlowNetGuide(problem.program), elbo
         self.guide.program(problem.program, (problem.train,), {})  # standardises by the training data

@@ -9,10 +9,12 @@ from latentcomp.nn.mlp import MLP, ImageDecoder, ImageTrunk, SiteHead
 from latentcomp.nn.pixelcnn import PixelCNN
 from latentcomp.nn.prefix_mlp import PrefixMLP
 from latentcomp.nn.sequence import SequenceNetwork
+from latentcomp.nn.site_mlp import SiteMLP, SpreadMLP
 from latentcomp.nn.transformer import CausalTransformer
 from latentcomp.nn.unet import Decoder, Encoder, Ladder
 
 __all__ = [
     "GPT", "LPIPS", "MLP", "ActNorm", "CausalTransformer", "ConvDecoder", "ConvEncoder", "ConvSites", "ConvTrunk", "Decoder", "Encoder", "ImageDecoder",
-    "ImageTrunk", "Ladder", "Ordered", "PatchCritic", "PixelCNN", "PrefixMLP", "SequenceNetwork", "SiteDecoder", "SiteEncoder", "SiteHead",
+    "ImageTrunk", "Ladder", "Ordered", "PatchCritic", "PixelCNN", "PrefixMLP", "SequenceNetwork", "SiteDecoder", "SiteEncoder", "SiteHead", "SiteMLP",
+    "SpreadMLP",
 ]  # fmt: skip

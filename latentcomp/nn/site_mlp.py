@@ -14,7 +14,8 @@ from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from latentcomp.nn.prefix_mlp import PrefixMLP, PrefixSum
 
@@ -64,3 +65,31 @@ class SiteMLP(PrefixMLP):
             cache.total = cache.total + self.rows[site - 1, z]
         here = None if cache.shared is None else cache.shared[:, site]
         return self._features(cache.total, here) @ self.head[site] + self._bias()[site]
+
+
+class SpreadMLP(SiteMLP):
+    """A ``SiteMLP`` for data without a grid: one vector for the whole datum is spread out into features of each site, once a datum.
+
+    The layers that read prefixes run for each sample and site, those that read x once a datum. So what differs from site to site in x is worked out here,
+    where it is cheap, and the former can be narrow.
+
+    Args:
+        cardinalities: K_i of each of the N sites.
+        context: H, the width of the context.
+        width: F, of a site's features and of the hidden layers.
+    """
+
+    def __init__(self, cardinalities: Sequence[int], context: int, width: int = 64) -> None:
+        super().__init__(cardinalities, width, width)
+        self.spread = nn.Linear(context, len(self.cardinalities) * width)
+
+    def _sites(self, context: Float[Tensor, "B H"] | None) -> Float[Tensor, "B N F"]:
+        """The site's features.
+
+        Raises:
+            ValueError: there is no context, or one of another width.
+        """
+        got = "no context" if context is None else f"one of width {context.shape[-1]}"
+        if context is None or context.shape[-1] != self.spread.in_features:
+            raise ValueError(f"SpreadMLP was built for a context of width {self.spread.in_features} and got {got}: give it context=H, the trunk's width")
+        return super()._sites(silu(self.spread(context)))

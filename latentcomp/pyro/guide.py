@@ -16,15 +16,14 @@ from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
 
 from latentcomp.codes.distribution import CodeDistribution
-from latentcomp.nn.mlp import MLP
-from latentcomp.nn.prefix_mlp import PrefixMLP
 from latentcomp.nn.sequence import SequenceNetwork
+from latentcomp.nn.site_mlp import SpreadMLP
 from latentcomp.phases.e_step import AmortisedLogZ
 from latentcomp.posteriors.autoregressive import Autoregressive
 from latentcomp.pyro.layout import Layout, Node
 from latentcomp.pyro.program import Model, Program
 
-WIDTH = 128
+WIDTH = 256
 Policy = Callable[[tuple[int, ...], int], SequenceNetwork]
 
 
@@ -89,8 +88,9 @@ class GFlowNetGuide(nn.Module):
         model: the Pyro model.
         features: a function of the model's arguments that gives ``(B, ...)`` what the posterior reads; by default all that the model observes inside the
             data plate.
-        trunk: maps those to features of x ``(B, 128)``; by default a perceptron on standardised values.
-        policy: makes the network over sites from ``(cardinalities, 128)``; by default ``PrefixMLP``, and ``CausalTransformer`` is another.
+        trunk: maps those to features of x ``(B, 256)``; by default a perceptron on standardised values.
+        policy: makes the network over sites from ``(cardinalities, 256)``; by default ``SpreadMLP``, whose prefixes have 64 features;
+            ``CausalTransformer`` is another.
         plate: the name of the data plate, where the model leaves it open.
         vectorized: whether the model broadcasts over an axis to the left of all plates; False repeats it for each sample.
 
@@ -106,7 +106,7 @@ class GFlowNetGuide(nn.Module):
         model: Model,
         features: Callable[..., Tensor] | None = None,
         trunk: nn.Module | None = None,
-        policy: Policy = PrefixMLP,
+        policy: Policy = SpreadMLP,
         plate: str | None = None,
         vectorized: bool = True,
     ) -> None:
@@ -134,7 +134,8 @@ class GFlowNetGuide(nn.Module):
         (trunk,) = self._trunk
         if trunk is None:
             flat = x.flatten(1)
-            trunk = nn.Sequential(nn.Flatten(), Standardised(flat), MLP(flat.shape[-1], WIDTH, WIDTH), nn.ReLU())
+            layers = nn.Linear(flat.shape[-1], WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU()  # log p(x, z) of a program is mostly smooth in x
+            trunk = nn.Sequential(nn.Flatten(), Standardised(flat), *layers)
         self.posterior = Autoregressive(trunk, self._policy(program.cardinalities, WIDTH)).to(x.device)
         self.log_z.to(x.device)
         self.layout = program.layout

@@ -14,6 +14,7 @@ from latentcomp.codes.point import PointCodes
 from latentcomp.codes.table import TableCodes
 from latentcomp.nn.prefix_mlp import PrefixMLP
 from latentcomp.nn.sequence import SequenceNetwork
+from latentcomp.nn.site_mlp import SpreadMLP
 from latentcomp.nn.transformer import CausalTransformer
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -33,7 +34,9 @@ def stirred(make: Callable[[], Network], seed: int = 0) -> Network:
 
 
 def network(family: str, cardinalities: tuple[int, ...], context: int = H) -> SequenceNetwork:
-    """One of the two sequence networks."""
+    """One of the sequence networks."""
+    if family == "spread_mlp":
+        return stirred(lambda: SpreadMLP(cardinalities, context, 8))
     if family == "prefix_mlp":
         return stirred(lambda: PrefixMLP(cardinalities, context, 8))
     return stirred(lambda: CausalTransformer(cardinalities, context, width=8, layers=2, heads=2))

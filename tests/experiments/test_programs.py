@@ -1,9 +1,12 @@
 """The methods of the Pyro table, against enumeration."""
 
+import pyro
+import pytest
 import torch
 
-from experiments.programs.methods import ExactSamples, Marginals, MeanField
+from experiments.programs.methods import ExactSamples, GFlowNet, Marginals, MeanField
 from experiments.programs.problem import PROGRAMS, problem
+from experiments.programs.run import total_variation
 from latentcomp import objectives
 
 
@@ -53,3 +56,28 @@ def test_rows_are_a_function_of_seed_and_epoch():
     assert torch.equal(made.rows(2, 50, 3), epoch[100:150])
     assert not torch.equal(made.rows(4, 50, 3), made.rows(0, 50, 3))
     assert set(PROGRAMS) == {"markov", "asia", "mixture", "factorial", "autoencoder"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["markov", "asia", "mixture"])
+def test_a_guide_comes_near_to_the_exact_posterior(name):
+    """In as many updates as two minutes allow on two slow cores: the mean total variation on data that the guide has not seen is at most 0.03."""
+    assert total_variation(trained(GFlowNet, name, 4000)) <= 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "updates", "floor_updates"), [("factorial", 1500, 2000), ("autoencoder", 2500, 3800)])
+def test_a_guide_that_searches_comes_as_near_as_one_that_is_shown_exact_samples(name, updates, floor_updates):
+    """At most 1.25 times the total variation of the same network, whose cheaper updates are as many more as the same time allows (benchmarks.pyro)."""
+    floor = total_variation(trained(ExactSamples, name, floor_updates))
+    assert total_variation(trained(GFlowNet, name, updates)) <= 1.25 * floor
+
+
+def trained(kind, name, updates):
+    """A method after its training."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    method = kind(problem(name, 5000, 200))
+    for step in range(updates):
+        method.step(method.problem.rows(step, 50, 0), step / updates)
+    return method

@@ -1,4 +1,4 @@
-"""The contract of both sequence networks: one pass and the cached walk agree, and no site sees itself or what follows."""
+"""The contract of the sequence networks: one pass and the cached walk agree, and no site sees itself or what follows."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from tests.codes.families import H, contexts, network
 
 B, S = 3, 4
 CASES = [(family, c, width) for family in ("prefix_mlp", "transformer") for c in ((2, 3, 4), (3, 3, 3, 3), (4,)) for width in (H, 0)]
+CASES += [("spread_mlp", c, H) for c in ((2, 3, 4), (4,))]
 widths = pytest.mark.parametrize("width", [H, 0])
 both = pytest.mark.parametrize("family", ["prefix_mlp", "transformer"])
 
@@ -96,3 +97,9 @@ def test_each_context_moves_the_logits_of_its_own_row_at_every_site(family):
 def test_a_context_of_another_width_is_refused_with_the_remedy(family, width):
     with pytest.raises(ValueError, match=rf"context of width {width}.*5 features: give the network context=5"):
         network(family, (3, 3), width)(torch.zeros(B, 2, dtype=torch.long), torch.zeros(B, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("context", [None, torch.zeros(3, H + 1, dtype=torch.float64)])
+def test_a_spread_context_must_be_there_and_as_wide_as_was_said(context):
+    with pytest.raises(ValueError, match=f"built for a context of width {H} and got"):
+        network("spread_mlp", (2, 3))(torch.zeros(3, 2, dtype=torch.long), context)

@@ -132,6 +132,7 @@ def test_svi_learns_the_posterior_of_explaining_away(make):
     assert tv(guide, asia.program, x) < 0.12
 
 
+@pytest.mark.slow
 def test_two_torch_optimisers_alternate_and_reach_exact_em():
     """E-steps on the guide, M-steps on the model; -log p(x) against that of as many exact M-steps from the same start, by enumeration."""
     x = hidden_markov.data(200, 1)
@@ -253,7 +254,7 @@ def test_what_does_not_fit_is_named(case, message):
 
 def test_a_flow_head_belongs_to_the_guide():
     x = asia.data(8, 1)
-    guide, flow = GFlowNetGuide(asia.program), PrefixFlow(128)
+    guide, flow = GFlowNetGuide(asia.program), PrefixFlow(64)
     elbo = GFlowNetELBO(SubTrajectoryBalance(flow))
     with pytest.raises(ValueError, match="no optimiser would find objective.flow"):
         elbo.differentiable_loss(asia.program, guide, x)

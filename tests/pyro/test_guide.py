@@ -82,7 +82,7 @@ def test_features_and_trunk_replace_what_the_encoder_reads():
     class Mean(nn.Module):
         def __init__(self):
             super().__init__()
-            self.linear = nn.Linear(1, 128)
+            self.linear = nn.Linear(1, 256)
 
         def forward(self, x):
             assert x.shape[1:] == (2, 5)
