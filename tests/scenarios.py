@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.enumeration import all_codes
 from latentcomp.likelihoods import Bernoulli
 from latentcomp.model import LatentVariableModel

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.likelihoods import Bernoulli, Laplace
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.critic import ActNorm, PatchCritic

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from latentcomp.batch import Batch
-from latentcomp.codebook import Codebook, EMACodebook
+from latentcomp.codebook.codebook import Codebook
+from latentcomp.codebook.ema_codebook import EMACodebook
 from latentcomp.learners.em import EM
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.gumbel_softmax import GumbelSoftmax, Relaxation

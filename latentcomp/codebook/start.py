@@ -1,0 +1,71 @@
+"""Where the vectors of a codebook begin: a random draw, or the k-means of the first encoder outputs."""
+
+from abc import ABC
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latentcomp.codebook.lookup import nearest_code
+from latentcomp.codebook.space import Space
+
+
+class Start(ABC):
+    """A random draw, standard normal unless said otherwise.
+
+    Attributes:
+        waits: whether the first encoder outputs replace the draw.
+    """
+
+    waits = False
+
+    def draw(self, codes: int, width: int) -> Float[Tensor, "K D"]:
+        """The vectors before any data."""
+        return torch.randn(codes, width)
+
+    def centres(self, points: Float[Tensor, "M D"], codes: int, space: Space) -> tuple[Float[Tensor, "K D"], Float[Tensor, " K"]]:
+        """The vectors once there are encoder outputs, which come in random order; and how many of them belong to each."""
+        raise NotImplementedError(f"{type(self).__name__} starts without data")
+
+
+class Gaussian(Start):
+    """Standard normal vectors."""
+
+
+class SmallUniform(Start):
+    """Uniform in [-1/K, 1/K], as the published code of VQ-VAE and VQGAN begins: with many codes all of them start at nearly the same point."""
+
+    def draw(self, codes: int, width: int) -> Float[Tensor, "K D"]:
+        """The vectors."""
+        return torch.empty(codes, width).uniform_(-1 / codes, 1 / codes)
+
+
+class KMeans(Start):
+    """Lloyd's algorithm on the encoder outputs of the first step, from as many of them as there are codes.
+
+    Fewer outputs than codes leave the rest of the codes as doubles, which nothing will ever be assigned to until a restart moves them.
+
+    Args:
+        iterations: of assigning outputs and averaging them.
+    """
+
+    waits = True
+
+    def __init__(self, iterations: int = 10) -> None:
+        if iterations < 0:
+            raise ValueError(f"k-means makes 0 or more iterations, got {iterations}")
+        self.iterations = iterations
+
+    def centres(self, points: Float[Tensor, "M D"], codes: int, space: Space) -> tuple[Float[Tensor, "K D"], Float[Tensor, " K"]]:
+        """The means; a centre that loses all its points stays where it is."""
+        means = points[torch.arange(codes, device=points.device) % len(points)]
+        for _ in range(self.iterations):
+            counts, sums = assigned(points, nearest_code(points, means), codes)
+            means = torch.where(counts.unsqueeze(-1) > 0, space(sums / counts.clamp_min(1).unsqueeze(-1)), means)
+        return means, assigned(points, nearest_code(points, means), codes)[0]
+
+
+def assigned(points: Float[Tensor, "M D"], z: Tensor, codes: int) -> tuple[Float[Tensor, " K"], Float[Tensor, "K D"]]:
+    """How many points each code has, and their sum; without a table of M K ones and zeros."""
+    counts = points.new_zeros(codes).index_add_(0, z, points.new_ones(len(points)))
+    return counts, points.new_zeros(codes, points.shape[-1]).index_add_(0, z, points)
