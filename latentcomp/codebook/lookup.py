@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BLOCK = 128  # codes whose least distance is taken in one vectorised pass
-ROWS = 256  # fewer rows at a time make matrix products slow
-CACHED, LARGE = 2**21, 2**27  # distances held at a time: what a CPU's cache takes, and what an accelerator's memory takes
+ROWS = 512  # fewer rows at a time make matrix products slow
+CACHED, LARGE = 2**22, 2**27  # distances held at a time: what a CPU's cache takes, and what an accelerator's memory takes
 
 
 def at_least_float32(*tensors: Tensor) -> list[Tensor]:
