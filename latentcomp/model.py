@@ -36,8 +36,8 @@ class LatentVariableModel(nn.Module):
             raise ValueError(f"the codebook has K={codebook.codes} codes, but the prior's sites take up to {max(prior.cardinalities)}: give both the same K")
         if len(prior.cardinalities) % codebook.depth:
             raise ValueError(
-                f"the codebook describes each vector by {codebook.depth} codes, but the prior has {len(prior.cardinalities)} sites: give it {codebook.depth} sites "
-                "for each vector"
+                f"the codebook describes each vector by {codebook.depth} codes, but the prior has {len(prior.cardinalities)} sites: "
+                f"give it {codebook.depth} sites for each vector"
             )
         self.prior, self.codebook, self.decoder, self.likelihood = prior, codebook, decoder, likelihood
         self.decoder_evaluations = 0  # images decoded so far: the cost that learners differ in

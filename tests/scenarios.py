@@ -26,7 +26,9 @@ FEATURES = 5
 WIDTH = 2
 
 
-def tiny_model(sites: int = 2, codes: int = 3, learned_prior: bool = False, seed: int = 0, codebook: Callable[[int, int], Geometry] = Codebook) -> LatentVariableModel:
+def tiny_model(
+    sites: int = 2, codes: int = 3, learned_prior: bool = False, seed: int = 0, codebook: Callable[[int, int], Geometry] = Codebook
+) -> LatentVariableModel:
     """Six binary pixels, codes^sites code sequences, weights large enough that the posterior is far from uniform."""
     torch.manual_seed(seed)
     prior: Prior = Uniform(sites, codes)

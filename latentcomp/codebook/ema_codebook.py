@@ -1,6 +1,8 @@
 """A codebook of running means of the encoder outputs that were assigned to each code (van den Oord et al., 2017, appendix A.1): k-means with memory.
 
     n_k <- decay n_k + (1 - decay) |{h : z(h) = k}|,   m_k <- decay m_k + (1 - decay) sum_{h : z(h) = k} h,   e_k <- m_k / n_k.
+
+No gradient reaches the vectors; what a step assigned comes as ``statistics``, as in :mod:`~latentcomp.codebook.codebook`.
 """
 
 import torch
@@ -28,9 +30,7 @@ class EMACodebook(Codebook):
     counts: Tensor
     sums: Tensor
 
-    def __init__(
-        self, codes: int, width: int, restart: float = 0.0, decay: float = 0.99, start: Start | None = None, space: Space | None = None
-    ) -> None:
+    def __init__(self, codes: int, width: int, restart: float = 0.0, decay: float = 0.99, start: Start | None = None, space: Space | None = None) -> None:
         super().__init__(codes, width, restart, start, space)
         self.decay = decay
         self.register_buffer("counts", torch.ones(codes))

@@ -75,7 +75,7 @@ class ResidualVQ(Geometry):
 
     def forward(self, z: Int[Tensor, "*B S"]) -> Float[Tensor, "*B N D"]:
         """e = sum_q e_{q z_q}, for the S = N Q codes of N vectors."""
-        return sum(book(part) for book, part in zip(self._books, self._by_depth(z), strict=True))  # type: ignore[return-value]
+        return sum(book(part) for book, part in zip(self._books, self._by_depth(z), strict=True))
 
     def mix(self, y: Float[Tensor, "*B S K"]) -> Float[Tensor, "*B N D"]:
         """The sum of the embeddings of relaxed codes."""

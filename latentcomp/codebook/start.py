@@ -1,6 +1,6 @@
 """Where the vectors of a codebook begin: a random draw, or the k-means of the first encoder outputs."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from latentcomp.codebook.space import Space
 
 
 class Start(ABC):
-    """A random draw, standard normal unless said otherwise.
+    """A random draw of the vectors.
 
     Attributes:
         waits: whether the first encoder outputs replace the draw.
@@ -19,9 +19,9 @@ class Start(ABC):
 
     waits = False
 
+    @abstractmethod
     def draw(self, codes: int, width: int) -> Float[Tensor, "K D"]:
         """The vectors before any data."""
-        return torch.randn(codes, width)
 
     def centres(self, points: Float[Tensor, "M D"], codes: int, space: Space) -> tuple[Float[Tensor, "K D"], Float[Tensor, " K"]]:
         """The vectors once there are encoder outputs, which come in random order; and how many of them belong to each."""
@@ -30,6 +30,10 @@ class Start(ABC):
 
 class Gaussian(Start):
     """Standard normal vectors."""
+
+    def draw(self, codes: int, width: int) -> Float[Tensor, "K D"]:
+        """The vectors."""
+        return torch.randn(codes, width)
 
 
 class SmallUniform(Start):
@@ -40,7 +44,7 @@ class SmallUniform(Start):
         return torch.empty(codes, width).uniform_(-1 / codes, 1 / codes)
 
 
-class KMeans(Start):
+class KMeans(Gaussian):
     """Lloyd's algorithm on the encoder outputs of the first step, from as many of them as there are codes.
 
     Fewer outputs than codes leave the rest of the codes as doubles, which nothing will ever be assigned to until a restart moves them.

@@ -3,6 +3,7 @@
 from latentcomp.phases.anneal import Constant, Exponential
 from latentcomp.phases.behaviour import Behaviour, Exploring, FromPosterior, Mixed, Moved, OnPolicy
 from latentcomp.phases.chains import Chains
+from latentcomp.phases.code_entropy import CodeEntropy
 from latentcomp.phases.e_step import (
     AmortisedLogZ,
     CrossEntropy,
@@ -15,7 +16,6 @@ from latentcomp.phases.e_step import (
     Truncated,
     WakePhi,
 )
-from latentcomp.phases.code_entropy import CodeEntropy
 from latentcomp.phases.flows import DetailedBalance, PrefixFlow, SubTrajectoryBalance
 from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Marginalised, MStep, Remembered, Sampled
 from latentcomp.phases.replay import Memory, Replay
@@ -23,8 +23,8 @@ from latentcomp.phases.schedule import EachBatch, OnlyE, Period, Schedule, Thres
 from latentcomp.phases.sleep import Sleep
 
 __all__ = [
-    "AmortisedLogZ", "Behaviour", "Chains", "CodeEntropy", "Constant", "CrossEntropy", "DetailedBalance", "EachBatch", "Exploring", "Exponential", "FromPosterior", "Greedy",
-    "ImportanceWeighted", "LeaveOneOut", "LogVariance", "MStep", "Marginalised", "Memory", "Mixed", "Moved", "MultiSample", "Objective", "OnPolicy", "OnlyE",
-    "Period", "PrefixFlow", "Remembered", "Replay", "Sampled", "ScalarLogZ", "Schedule", "Sleep", "SubTrajectoryBalance", "Threshold", "Together",
-    "TrajectoryBalance", "Truncated", "WakePhi",
+    "AmortisedLogZ", "Behaviour", "Chains", "CodeEntropy", "Constant", "CrossEntropy", "DetailedBalance", "EachBatch", "Exploring", "Exponential",
+    "FromPosterior", "Greedy", "ImportanceWeighted", "LeaveOneOut", "LogVariance", "MStep", "Marginalised", "Memory", "Mixed", "Moved", "MultiSample",
+    "Objective", "OnPolicy", "OnlyE", "Period", "PrefixFlow", "Remembered", "Replay", "Sampled", "ScalarLogZ", "Schedule", "Sleep", "SubTrajectoryBalance",
+    "Threshold", "Together", "TrajectoryBalance", "Truncated", "WakePhi",
 ]  # fmt: skip

@@ -53,7 +53,8 @@ each = pytest.mark.parametrize("name", GEOMETRIES)
 
 def model_with(codebook: Geometry) -> LatentVariableModel:
     torch.manual_seed(0)
-    return LatentVariableModel(Uniform(SITES * codebook.depth, codebook.codes), codebook, ImageDecoder(SITES, codebook.width, (8,), IMAGE), Bernoulli()).double()
+    prior, decoder = Uniform(SITES * codebook.depth, codebook.codes), ImageDecoder(SITES, codebook.width, (8,), IMAGE)
+    return LatentVariableModel(prior, codebook, decoder, Bernoulli()).double()
 
 
 def made(name: str) -> LatentVariableModel:
