@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latentcomp.codebook.geometry import Geometry
 from latentcomp.codebook.lookup import lookup
 from latentcomp.codebook.space import Euclidean, Space
-from latentcomp.codebook.start import Gaussian, Start, assigned
+from latentcomp.codebook.start import Gaussian, Start, occupancy
 from latentcomp.noise import Noise
 
 
@@ -86,10 +86,7 @@ class Codebook(Geometry):
         """The count ``(1, K)`` of each code, and the outputs as candidates of a start or restart, where either may come."""
         if self.restart == 0 and not self.waits:
             return {}
-        return {"h": h.detach(), "index": index, "counts": self._assigned(h, z)[0].unsqueeze(0)}
-
-    def _assigned(self, h: Float[Tensor, "B N D"], z: Int[Tensor, "B N"]) -> tuple[Float[Tensor, " K"], Float[Tensor, "K D"]]:
-        return assigned(h.detach().flatten(0, 1).to(self.weight.dtype), z.flatten(), self.codes)
+        return {"h": h.detach(), "index": index, "counts": occupancy(z.flatten(), self.codes, self.weight.dtype).unsqueeze(0)}
 
     @torch.no_grad()
     def update(self, statistics: dict[str, Tensor], seed: int, step: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentcomp.codebook.codebook import Codebook
 from latentcomp.codebook.space import Space
-from latentcomp.codebook.start import Start
+from latentcomp.codebook.start import Start, occupancy, totals
 
 
 class EMACodebook(Codebook):
@@ -41,7 +41,8 @@ class EMACodebook(Codebook):
 
     def statistics(self, h: Float[Tensor, "B N D"], z: Int[Tensor, "B N"], index: Int[Tensor, " B"]) -> dict[str, Tensor]:
         """Counts ``(1, K)`` and sums ``(1, K, D)`` of the outputs assigned to each code, and the outputs themselves as candidates."""
-        counts, sums = self._assigned(h, z)
+        counts = occupancy(z.flatten(), self.codes, self.weight.dtype)
+        sums = totals(h.detach().flatten(0, 1).to(self.weight.dtype), z.flatten(), self.codes)
         return super().statistics(h, z, index) | {"counts": counts.unsqueeze(0), "sums": sums.unsqueeze(0)}
 
     @torch.no_grad()

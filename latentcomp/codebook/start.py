@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentcomp.codebook.lookup import nearest_code
@@ -64,12 +64,17 @@ class KMeans(Gaussian):
         """The means; a centre that loses all its points stays where it is."""
         means = points[torch.arange(codes, device=points.device) % len(points)]
         for _ in range(self.iterations):
-            counts, sums = assigned(points, nearest_code(points, means), codes)
+            z = nearest_code(points, means)
+            counts, sums = occupancy(z, codes, points.dtype), totals(points, z, codes)
             means = torch.where(counts.unsqueeze(-1) > 0, space(sums / counts.clamp_min(1).unsqueeze(-1)), means)
-        return means, assigned(points, nearest_code(points, means), codes)[0]
+        return means, occupancy(nearest_code(points, means), codes, points.dtype)
 
 
-def assigned(points: Float[Tensor, "M D"], z: Tensor, codes: int) -> tuple[Float[Tensor, " K"], Float[Tensor, "K D"]]:
-    """How many points each code has, and their sum; without a table of M K ones and zeros."""
-    counts = points.new_zeros(codes).index_add_(0, z, points.new_ones(len(points)))
-    return counts, points.new_zeros(codes, points.shape[-1]).index_add_(0, z, points)
+def occupancy(z: Int[Tensor, " M"], codes: int, dtype: torch.dtype) -> Float[Tensor, " K"]:
+    """How often each code was chosen; no table of M K ones and zeros, and no wait for the largest code, as bincount has it."""
+    return torch.zeros(codes, dtype=dtype, device=z.device).index_add_(0, z, torch.ones(len(z), dtype=dtype, device=z.device))
+
+
+def totals(points: Float[Tensor, "M D"], z: Int[Tensor, " M"], codes: int) -> Float[Tensor, "K D"]:
+    """The sum of the points of each code."""
+    return points.new_zeros(codes, points.shape[-1]).index_add_(0, z, points)
