@@ -23,7 +23,7 @@ def figure(results: Mapping[str, Any]) -> bytes:
         axes.plot(seconds, nll, color=COLOURS[name], linewidth=1.8, label=f"{name}: {curve[-1][1]:,} steps")
         if target[name] is not None:
             axes.plot(target[name], target["nll"], "o", color=COLOURS[name], markersize=6)
-            axes.annotate(f"{target[name]:.0f} s", (target[name], target["nll"]), (0, -12), textcoords="offset points", ha="center", color=COLOURS[name])
+            axes.annotate(f"{target[name]:.0f} s", (target[name], target["nll"]), (0, 8), textcoords="offset points", ha="center", color=COLOURS[name])
     axes.axhline(target["nll"], color="#bbbbbb", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set(xscale="log", xlabel="Seconds of training", ylabel="Test NLL, uniform prior (nats)")
     axes.legend()

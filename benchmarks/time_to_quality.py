@@ -166,6 +166,13 @@ def report(contestants: dict[str, Contestant]) -> dict[str, Any]:
     return {"targets": times, "curves": {name: who.curve for name, who in contestants.items()}}
 
 
+def command(arguments: list[str]) -> str:
+    """The command that was given, without the folders of this machine."""
+    private = {"--reference": "PATH", "--data": "FOLDER", "--json": "FILE", "--figure": "FILE"}
+    shown = [private.get(before, word) for before, word in itertools.pairwise(["", *arguments])]
+    return " ".join(["python -m benchmarks.time_to_quality", *shown])
+
+
 def main() -> None:
     """The race, its numbers and its figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -192,7 +199,7 @@ def main() -> None:
     results = report(contestants) | {
         "hardware": hardware(),
         "threads": options.threads,
-        "command": " ".join(["python -m benchmarks.time_to_quality", *sys.argv[1:]]),
+        "command": command(sys.argv[1:]),
     }
     for row in results["targets"]:
         times = {name: "not reached" if row[name] is None else f"{row[name]:.0f} s" for name in contestants}

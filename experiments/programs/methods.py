@@ -1,5 +1,6 @@
 """What makes a posterior of a program: learned guides, one update at a time, and what can be had by enumeration alone."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from experiments.programs.problem import Problem
 from latentcomp import objectives
 from latentcomp.codes.table import TableCodes
+from latentcomp.phases.schedule import OnlyE
 from latentcomp.pyro import GFlowNetELBO, GFlowNetGuide, LearnerELBO, ReweightedWakeSleep, exact_posterior
 
 
@@ -23,8 +25,8 @@ class Method(ABC):
         self.problem = problem
 
     @abstractmethod
-    def step(self, rows: Int[Tensor, " B"]) -> None:
-        """One update, on these rows of the training data."""
+    def step(self, rows: Int[Tensor, " B"], done: float) -> None:
+        """One update, on these rows of the training data, when the share ``done`` of the training is over."""
 
     @abstractmethod
     def table(self) -> Float[Tensor, "B M"]:
@@ -37,14 +39,14 @@ class Guide(Method):
     Args:
         problem: the program.
         elbo: what trains it.
-        lr: of Adam.
+        lr: of Adam, at the start; it falls along a cosine to nothing.
     """
 
     def __init__(self, problem: Problem, elbo: LearnerELBO | None = None, lr: float = 3e-3) -> None:
         super().__init__(problem)
         self.guide, self.elbo = GFlowNetGuide(problem.program), elbo
         self.guide.program(problem.program, (problem.train,), {})  # standardises by the training data
-        self.optimizer = torch.optim.Adam(self.guide.parameters(), lr)
+        self.lr, self.optimizer = lr, torch.optim.Adam(self.guide.parameters(), lr)
 
     def loss(self, rows: Int[Tensor, " B"]) -> Float[Tensor, ""]:
         """What is descended."""
@@ -52,8 +54,10 @@ class Guide(Method):
         x = self.problem.train[rows]
         return self.elbo.differentiable_loss(self.problem.program, self.guide, x) / len(x)
 
-    def step(self, rows: Int[Tensor, " B"]) -> None:
+    def step(self, rows: Int[Tensor, " B"], done: float) -> None:
         """One update of the guide; the programs have no parameters."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * (1 + math.cos(math.pi * done)) / 2
         self.optimizer.zero_grad(set_to_none=True)
         self.loss(rows).backward()
         self.optimizer.step()
@@ -68,14 +72,14 @@ class GFlowNet(Guide):
     """Log-variance on exploring samples."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem, GFlowNetELBO(num_particles=8))
+        super().__init__(problem, GFlowNetELBO(num_particles=8, schedule=OnlyE()))
 
 
 class WakeSleep(Guide):
     """Reweighted wake-sleep, weights normalised for each datum."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem, ReweightedWakeSleep(num_particles=8))
+        super().__init__(problem, ReweightedWakeSleep(num_particles=8, schedule=OnlyE()))
 
 
 class ExactSamples(Guide):
@@ -99,7 +103,7 @@ class Marginals(Method):
         exact = problem.exact
         self.log_q = [exact.marginal(site.name)[:, v].log() for site in exact.layout.sites for v in range(site.variables)]
 
-    def step(self, rows: Int[Tensor, " B"]) -> None:
+    def step(self, rows: Int[Tensor, " B"], done: float) -> None:
         """There is nothing to learn."""
 
     def table(self) -> Float[Tensor, "B M"]:
@@ -118,7 +122,7 @@ class MeanField(Marginals):
 
     moved = float("inf")
 
-    def step(self, rows: Int[Tensor, " B"]) -> None:
+    def step(self, rows: Int[Tensor, " B"], done: float) -> None:
         """One sweep over all variables, on the test data themselves: there is no amortisation to pay for; none once the marginals stand still."""
         if self.moved < 1e-6:
             return

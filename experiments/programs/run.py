@@ -7,7 +7,9 @@ from typing import Any
 import pyro
 import torch
 from hydra.utils import get_class
+from jaxtyping import Float
 from omegaconf import DictConfig
+from torch import Tensor
 
 from experiments.execute import Progress, plain
 from experiments.programs.methods import Method
@@ -28,10 +30,10 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     for step in range(1, config.batches + 1):
         for name, method in methods.items():
             start = time.perf_counter()
-            method.step(method.problem.rows(step - 1, config.budget.size, config.seed))
+            method.step(method.problem.rows(step - 1, config.budget.size, config.seed), (step - 1) / config.batches)
             seconds[name] += time.perf_counter() - start
         if step % config.budget.every == 0:
-            curve.append({"step": step, "val_nll": float(torch.stack([_tv(method) for method in methods.values()]).mean())})
+            curve.append({"step": step, "val_nll": float(torch.stack([total_variation(method) for method in methods.values()]).mean())})
             progress(step)
     measures = {key: value for name, method in methods.items() for key, value in _measures(name, method).items()}
     for key, unit in (("tv", "probability"), ("kl_q_p", "nats"), ("kl_p_q", "nats")):
@@ -46,7 +48,7 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
 
 
 @torch.no_grad()
-def _tv(method: Method) -> torch.Tensor:
+def total_variation(method: Method) -> Float[Tensor, ""]:
     """Mean total variation on the test data."""
     return objectives.total_variation(method.problem.exact.log_p, method.table()).mean()
 

@@ -60,6 +60,7 @@ class Draws(NamedTuple):
         z: the codes.
         from_prior: how many of the M are the prior's.
         pairs: the distinct ones.
+        log_p: log p(z) under the model's own prior.
         log_q: log q(z|x).
         log_r: log r(z|x), their density.
         log_likelihood: log p(x|z).
@@ -68,17 +69,19 @@ class Draws(NamedTuple):
     z: Int[Tensor, "M B N"]
     from_prior: int
     pairs: Distinct
+    log_p: Float[Tensor, "M B"]
     log_q: Float[Tensor, "M B"]
     log_r: Float[Tensor, "M B"]
     log_likelihood: Float[Tensor, "M B"]
 
-    def log_w(self, p: CodeDistribution) -> Float[Tensor, "M B"]:
-        """log w under the prior p(z)."""
-        return self.log_joint(p) - self.log_r
+    @property
+    def log_w(self) -> Float[Tensor, "M B"]:
+        """log w under the model's own prior."""
+        return self.log_likelihood + self.log_p - self.log_r
 
-    def log_joint(self, p: CodeDistribution) -> Float[Tensor, "M B"]:
-        """log p(x, z) under the prior p(z)."""
-        return self.log_likelihood + _log_prob(p, self.z, self.pairs)
+    def log_joint(self, p: CodeDistribution | None = None) -> Float[Tensor, "M B"]:
+        """log p(x, z) under another prior p(z); None for the model's own, which is scored already."""
+        return self.log_likelihood + (self.log_p if p is None else _log_prob(p, self.z, self.pairs))
 
 
 @torch.no_grad()
@@ -131,7 +134,7 @@ def log_px_under(
         condition = None if c is None else c[part]
         drawn = draws(model, proposal, x[part], samples, seed, part.start, condition, prior_share)
         for column, prior in zip(columns, priors, strict=True):
-            column.append(drawn.log_joint(prior(condition)))
+            column.append(drawn.log_joint(None if prior is model.prior else prior(condition)))
         log_q.append(drawn.log_q)
         log_r.append(drawn.log_r)
     q, r, some = torch.cat(log_q, -1), torch.cat(log_r, -1), _from_prior(samples, prior_share)
@@ -151,7 +154,7 @@ def bounds_on_dreams(
     lower, upper = [], []
     for part in parts(images, samples, chunk):
         drawn = draws(model, proposal, x[part], samples, seed, part.start)
-        log_w, true, share = drawn.log_w(model.prior()), z[part].unsqueeze(0), drawn.from_prior / samples
+        log_w, true, share = drawn.log_w, z[part].unsqueeze(0), drawn.from_prior / samples
         log_p = model.prior().log_prob(true)
         log_r = _log_mixture(proposal(model, x[part]).log_prob(true), log_p, share)
         u = Noise(seed, 3, torch.arange(part.start, part.stop, device=device)).uniform((1,), ())
@@ -166,7 +169,7 @@ def log_weights(
     model: LatentVariableModel, proposal: Posterior, x: Tensor, samples: int, seed: int, first: int = 0, c: Tensor | None = None
 ) -> Float[Tensor, "M B"]:
     """log w_m for M samples of each image, from the mixture of the proposal and the prior; ``first`` is the position of x in its set."""
-    return draws(model, proposal, x, samples, seed, first, c).log_w(model.prior(c))
+    return draws(model, proposal, x, samples, seed, first, c).log_w
 
 
 @torch.no_grad()
@@ -194,8 +197,9 @@ def draws(
         prior_codes = p.sample((some,) if p.batch_shape else (some, len(x)), noise)
         z, log_q = torch.cat([prior_codes, z]), torch.cat([q.log_prob(prior_codes), log_q])
     pairs = distinct(z, model.codebook.codes)
-    log_r = _log_mixture(log_q, _log_prob(p, z, pairs), some / samples) if some else log_q
-    return Draws(z, some, pairs, log_q, log_r, log_likelihoods(model, x, pairs))
+    log_p = _log_prob(p, z, pairs)
+    log_r = _log_mixture(log_q, log_p, some / samples) if some else log_q
+    return Draws(z, some, pairs, log_p, log_q, log_r, log_likelihoods(model, x, pairs))
 
 
 def _from_prior(samples: int, share: float) -> int:

@@ -23,7 +23,7 @@ from latentcomp.noise import Noise
 from latentcomp.phases.behaviour import Behaviour, Exploring, OnPolicy
 from latentcomp.phases.e_step import Objective, WakePhi
 from latentcomp.phases.m_step import ImportanceWeighted, MStep
-from latentcomp.phases.schedule import Together
+from latentcomp.phases.schedule import Schedule, Together
 from latentcomp.phases.sleep import Sleep
 from latentcomp.posteriors.posterior import Posterior
 from latentcomp.pyro.guide import GFlowNetGuide
@@ -109,6 +109,7 @@ class GFlowNetELBO(LearnerELBO):
         m_step: which codes the model learns from; ``ImportanceWeighted(num_particles)`` by default, whose samples are q's own.
         sleep: the sleep phase, or None.
         num_particles: S, how many samples for each datum.
+        schedule: which steps a call makes; ``Together()`` by default. ``OnlyE()`` spares a program without parameters the M-step.
 
     Raises:
         ValueError: the parts do not fit together; see ``GFlowNetEM``.
@@ -121,9 +122,10 @@ class GFlowNetELBO(LearnerELBO):
         m_step: MStep | None = None,
         sleep: Sleep | None = None,
         num_particles: int = 4,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(num_particles)
-        self._parts = (objective, behaviour or Exploring(num_particles, 0.05), Together(), m_step or ImportanceWeighted(num_particles), sleep)
+        self._parts = (objective, behaviour or Exploring(num_particles, 0.05), schedule or Together(), m_step or ImportanceWeighted(num_particles), sleep)
 
     def learner(self, posterior: Posterior) -> GFlowNetEM:
         """The learner of ``latentcomp.GFlowNetEM``, both steps in one update."""
@@ -137,11 +139,12 @@ class ReweightedWakeSleep(LearnerELBO):
         wake: the wake phase for the guide; None leaves it to sleep.
         sleep: the sleep phase; ``Sleep()`` by default.
         num_particles: S, how many samples for each datum.
+        schedule: which steps a call makes; ``Together()`` by default.
     """
 
-    def __init__(self, wake: WakePhi | None = None, sleep: Sleep | None = None, num_particles: int = 4) -> None:
+    def __init__(self, wake: WakePhi | None = None, sleep: Sleep | None = None, num_particles: int = 4, schedule: Schedule | None = None) -> None:
         super().__init__(num_particles)
-        self._parts = (wake or WakePhi(), OnPolicy(num_particles), Together(), ImportanceWeighted(num_particles), sleep or Sleep())
+        self._parts = (wake or WakePhi(), OnPolicy(num_particles), schedule or Together(), ImportanceWeighted(num_particles), sleep or Sleep())
 
     def learner(self, posterior: Posterior) -> WakeSleep:
         """The learner of ``latentcomp.WakeSleep``."""

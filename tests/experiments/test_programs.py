@@ -14,7 +14,7 @@ def test_marginals_multiply_and_mean_field_is_stationary():
     torch.testing.assert_close(marginals.table().logsumexp(-1), torch.zeros(5), atol=1e-5, rtol=0)
     start = objectives.kl(marginals.table(), made.exact.log_p)
     for _ in range(200):
-        field.step(torch.arange(5))
+        field.step(torch.arange(5), 0.0)
     assert field.moved < 1e-6
     end = objectives.kl(field.table(), made.exact.log_p)
     assert (end <= start + 1e-5).all()
@@ -32,7 +32,7 @@ def test_mean_field_cannot_hold_what_is_correlated():
         made = problem(name, 20, 40)
         field = MeanField(made)
         for _ in range(100):
-            field.step(torch.arange(5))
+            field.step(torch.arange(5), 0.0)
         assert objectives.total_variation(made.exact.log_p, field.table()).mean() > 0.05
 
 
@@ -42,7 +42,7 @@ def test_the_floor_learns_from_the_exact_posterior():
     method = ExactSamples(made)
     before = objectives.total_variation(made.exact.log_p, method.table()).mean()
     for step in range(60):
-        method.step(made.rows(step, 100, 0))
+        method.step(made.rows(step, 100, 0), step / 60)
     assert objectives.total_variation(made.exact.log_p, method.table()).mean() < before / 3
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from experiments import reproducing, settings, tables
+from experiments import benchmarked, reproducing, settings, tables
 from experiments.publish import DOCS
 
 
@@ -32,9 +32,29 @@ def test_the_speed_section_shows_each_ratio_beside_what_was_wanted():
         "textbook_over_reference": {"e_step": 1.1},
         "measured": {"command": "c", "hardware": "h", "threads": 2, "sizes": {"channels": 8}, "how": "in turn"},
     }
-    text = "\n".join(reproducing.speed(results))
+    text = "\n".join(benchmarked.speed(results))
     rows = {cells[0]: cells[1:] for line in text.splitlines() if line.startswith("|") for cells in [[cell.strip() for cell in line.strip("|").split("|")]]}
     assert rows["e_step"] == ["12.35", "at least 9"]
     assert rows["peak_memory"] == ["0.50", "at most 1"]
     assert rows["textbook loop / reference, e_step"] == ["1.10", "at most 1.2"]
     assert "m_step" not in rows
+
+
+def rows_of(lines):
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in "\n".join(lines).splitlines() if line.startswith("|")]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_the_race_says_when_each_reached_what_the_published_code_reached():
+    targets = [{"nll": 250.04, "published code": 40.4, "modern": 5.0}, {"nll": 200.0, "published code": 400.0, "modern": None}]
+    results = {"targets": targets, "curves": {"published code": [], "modern": []}, "command": "c", "hardware": "h", "threads": 1}
+    rows = rows_of(benchmarked.race(results))
+    assert rows["250.0"] == ["40", "5"]
+    assert rows["200.0"] == ["400", "not reached"]
+
+
+def test_the_programs_stand_beside_their_aims():
+    row = {"program": "asia", "seed": 0, "ratio": 0.5, "mean_field": 0.25, "met": False, "aim": "TV at most 0.03"}
+    row |= {"gflownet": {"tv": 0.0412, "updates": 1200}, "exact_samples": {"tv": 0.0824, "updates": 3000}}
+    rows = rows_of(benchmarked.two_minutes({"results": [row], "seconds": 120, "command": "c", "hardware": "h", "threads": 2}))
+    assert rows["asia"] == ["0", "0.0412", "0.0824", "0.50", "0.250", "1,200", "3,000", "TV at most 0.03: missed"]

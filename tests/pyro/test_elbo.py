@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from experiments.programs import asia, hidden_markov, mixture
-from latentcomp.phases import Exploring, LogVariance, Memory, PrefixFlow, Replay, Sampled, Sleep, SubTrajectoryBalance, TrajectoryBalance
+from latentcomp.phases import Exploring, LogVariance, Memory, OnlyE, PrefixFlow, Replay, Sampled, Sleep, SubTrajectoryBalance, Together, TrajectoryBalance
 from latentcomp.pyro import GFlowNetELBO, GFlowNetGuide, ReweightedWakeSleep, UnsupportedModel, exact_posterior
 
 
@@ -79,6 +79,19 @@ def test_the_model_hears_the_m_step_and_the_guide_the_e_step_alone():
         parameter.requires_grad_(False)
     frozen.differentiable_loss(model, guide, x).backward()
     assert max(float(p.grad.abs().max()) for p in guide.posterior.parameters()) > 0
+
+
+@pytest.mark.parametrize("elbo", [GFlowNetELBO, ReweightedWakeSleep])
+def test_e_steps_alone_leave_the_model_without_a_gradient(elbo):
+    x, model = hidden_markov.data(10, 1), Learned()
+    guide = GFlowNetGuide(model)
+    guide(x)
+    for schedule, learns in ((OnlyE(), False), (Together(), True)):
+        guide.zero_grad()
+        model.zero_grad()
+        elbo(num_particles=3, schedule=schedule).differentiable_loss(model, guide, x).backward()
+        assert all((parameter.grad is not None) == learns for parameter in model.parameters())
+        assert max(float(parameter.grad.abs().max()) for parameter in guide.posterior.parameters() if parameter.grad is not None) > 0
 
 
 def test_a_posterior_that_the_guide_can_represent_is_learned_from_codes_that_are_not_its_own():
