@@ -93,7 +93,8 @@ def lookup(results: dict[str, Any]) -> list[str]:
     return [
         "## Speed of nearest-code lookup",
         f"{how['sizes']['vectors']:,} vectors, forward and backward, with the rotation trick on both sides; beside it the ratio with the straight-through "
-        f"gradient on both sides. Theirs: vector-quantize-pytorch {how['versions']['vector-quantize-pytorch']}; bare: the product of vectors and codes and an argmin.",
+        f"gradient on both sides. Theirs: vector-quantize-pytorch {how['versions']['vector-quantize-pytorch']}; bare: the product of vectors and codes and an "
+        "argmin.",
         tabulate(rows, head, "pipe", disable_numparse=True),
         f"Made by `{how['command']}` on {how['hardware']}, {how['threads']} threads. How: {how['how']}.",
     ]
