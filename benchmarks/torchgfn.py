@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.gflownet_em.timing import interleaved, ratio
 from latentcomp import objectives
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.likelihoods import Bernoulli
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.mlp import ImageDecoder, ImageTrunk

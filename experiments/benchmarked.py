@@ -4,6 +4,7 @@ A benchmark writes its numbers with ``--json``; those that are kept lie in bench
 """
 
 import json
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -84,4 +85,26 @@ def _of_program(row: dict[str, Any]) -> list[str]:
     return [row["program"], str(row["seed"]), *distances, f"{ours['updates']:,}", f"{exact['updates']:,}", f"{row['aim']}: {'met' if row['met'] else 'missed'}"]
 
 
-SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {"gflownet_em": speed, "time_to_quality": race, "pyro": two_minutes}
+def lookup(results: dict[str, Any]) -> list[str]:
+    """A nearest-code lookup with its gradient against vector-quantize-pytorch's and the bare product."""
+    how = results["measured"]
+    head = ["codebook", "ours (ms)", "theirs (ms)", "bare (ms)", "times as fast", "wanted", "straight-through", "ours / bare", "wanted"]
+    rows = [_of_size(name, found) for name, found in results.items() if name != "measured"]
+    return [
+        "## Speed of nearest-code lookup",
+        f"{how['sizes']['vectors']:,} vectors, forward and backward, with the rotation trick on both sides; beside it the ratio with the straight-through "
+        f"gradient on both sides. Theirs: vector-quantize-pytorch {how['versions']['vector-quantize-pytorch']}; bare: the product of vectors and codes and an "
+        "argmin.",
+        tabulate(rows, head, "pipe", disable_numparse=True),
+        f"Made by `{how['command']}` on {how['hardware']}, {how['threads']} threads. How: {how['how']}.",
+    ]
+
+
+def _of_size(name: str, found: dict[str, Any]) -> list[str]:
+    medians = [f"{1e3 * statistics.median(found['seconds'][side]):.1f}" for side in ("ours, rotation", "theirs, rotation", "bare")]
+    wanted = found["wanted"]
+    ratios = [f"{found['rotation']:.2f}", f"at least {wanted['rotation']:g}", f"{found['straight_through']:.2f}", f"{found['over_bare']:.2f}"]
+    return [name, *medians, *ratios, f"at most {wanted['over_bare']:g}"]
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {"gflownet_em": speed, "time_to_quality": race, "pyro": two_minutes, "codebook": lookup}

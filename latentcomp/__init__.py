@@ -6,7 +6,8 @@ q(z|x). A learner turns them into losses; one loop, ``fit``, descends them; ``co
 
 from latentcomp._version import __version__
 from latentcomp.batch import Batch
-from latentcomp.codebook import Codebook, EMACodebook
+from latentcomp.codebook.codebook import Codebook
+from latentcomp.codebook.ema_codebook import EMACodebook
 from latentcomp.data import Batches, Split, digits, mnist
 from latentcomp.evaluate.compare import Comparison, compare
 from latentcomp.evaluate.training import Budget

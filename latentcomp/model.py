@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.geometry import Geometry
 from latentcomp.likelihoods import Likelihood, PixelDistribution
 from latentcomp.noise import Noise
 from latentcomp.priors import Prior
@@ -22,18 +22,23 @@ class LatentVariableModel(nn.Module):
 
     Args:
         prior: p(z) or p(z|c).
-        codebook: e = E[z], with as many codes as the prior's largest site.
+        codebook: e = E[z], of any geometry, with as many codes as the prior's largest site.
         decoder: maps embeddings ``(B, N, D)`` to the likelihood's parameters ``(B, C', H, W)``.
         likelihood: maps those parameters to p(x|z).
 
     Raises:
-        ValueError: the prior and the codebook disagree on K.
+        ValueError: the prior and the codebook disagree on K, or on how many sites describe one vector.
     """
 
-    def __init__(self, prior: Prior, codebook: Codebook, decoder: nn.Module, likelihood: Likelihood) -> None:
+    def __init__(self, prior: Prior, codebook: Geometry, decoder: nn.Module, likelihood: Likelihood) -> None:
         super().__init__()
         if codebook.codes != max(prior.cardinalities):
             raise ValueError(f"the codebook has K={codebook.codes} codes, but the prior's sites take up to {max(prior.cardinalities)}: give both the same K")
+        if len(prior.cardinalities) % codebook.depth:
+            raise ValueError(
+                f"the codebook describes each vector by {codebook.depth} codes, but the prior has {len(prior.cardinalities)} sites: "
+                f"give it {codebook.depth} sites for each vector"
+            )
         self.prior, self.codebook, self.decoder, self.likelihood = prior, codebook, decoder, likelihood
         self.decoder_evaluations = 0  # images decoded so far: the cost that learners differ in
 

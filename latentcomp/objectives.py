@@ -155,6 +155,34 @@ def straight_through(h: Float[Tensor, "*B"], e: Float[Tensor, "*B"]) -> Float[Te
     return h + (e - h).detach()
 
 
+def rotation_trick(h: Float[Tensor, "*B D"], e: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+    """The value of e with a gradient in h alone, that of e = |e|/|h| R h for a fixed rotation R and a fixed ratio (Fifty et al., 2024, section 4.2).
+
+    R = I - 2 r r^T + 2 e_ h_^T turns h_ = h/|h| into e_ = e/|e|, r along their sum; so the angle between gradient and e becomes that between gradient and
+    h, and h's of one cell move apart or together, where ``straight_through`` moves them alike. Zero vectors get no gradient.
+    """
+    h_, e_, scale = _unit(h.detach()), _unit(e.detach()), _norm(e.detach()) / _norm(h.detach())
+    r = _unit(h_ + e_)
+    rotated = h - 2 * (h * r).sum(-1, keepdim=True) * r + 2 * (h * h_).sum(-1, keepdim=True) * e_
+    return straight_through(scale * rotated, e)
+
+
+def _norm(h: Float[Tensor, "*B D"]) -> Float[Tensor, "*B 1"]:
+    return torch.linalg.vector_norm(h, dim=-1, keepdim=True).clamp_min(torch.finfo(h.dtype).tiny ** 0.5)
+
+
+def _unit(h: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+    return h / _norm(h)
+
+
+def entropy_loss(entropies: Float[Tensor, " M"], mean: Float[Tensor, " K"], diversity: float = 1.0) -> Float[Tensor, ""]:
+    """mean_m H[q_m] - diversity H[mean_m q_m]: M distributions over K codes, each to be certain, all together to use every code (Yu et al., 2024, eq. 5).
+
+    ``entropies`` are the H[q_m], ``mean`` the average distribution; nats, at least -diversity log K. At diversity 1 minus the mutual information of m and k.
+    """
+    return entropies.mean() + diversity * torch.special.xlogy(mean, mean).sum()
+
+
 def codebook_loss(e: Float[Tensor, "B N D"], h: Float[Tensor, "B N D"]) -> Float[Tensor, ""]:
     """mean over x of sum_i ||sg[h_i] - e_i||^2: pulls the chosen vectors to the encoder's outputs (van den Oord et al., 2017, eq. 3)."""
     return (h.detach() - e).square().sum((-2, -1)).mean()

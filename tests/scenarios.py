@@ -1,9 +1,12 @@
 """Tiny models, in float64, whose K^N codes can all be written down, and the answers that follow from them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
+from latentcomp.codebook.geometry import Geometry
 from latentcomp.enumeration import all_codes
 from latentcomp.likelihoods import Bernoulli
 from latentcomp.model import LatentVariableModel
@@ -23,7 +26,9 @@ FEATURES = 5
 WIDTH = 2
 
 
-def tiny_model(sites: int = 2, codes: int = 3, learned_prior: bool = False, seed: int = 0, codebook: type[Codebook] = Codebook) -> LatentVariableModel:
+def tiny_model(
+    sites: int = 2, codes: int = 3, learned_prior: bool = False, seed: int = 0, codebook: Callable[[int, int], Geometry] = Codebook
+) -> LatentVariableModel:
     """Six binary pixels, codes^sites code sequences, weights large enough that the posterior is far from uniform."""
     torch.manual_seed(seed)
     prior: Prior = Uniform(sites, codes)
@@ -72,7 +77,7 @@ def brute_force_log_joint(model: LatentVariableModel, x: torch.Tensor) -> torch.
     """log p(x_b, z_m) of all images and codes, by a loop over codes and a sum over pixels written out, sharing no code with ``enumeration``."""
     columns = []
     for z in all_codes(model.cardinalities):
-        e = torch.stack([model.codebook.weight[k] for k in z])
+        e = torch.stack([model.codebook.vectors[k] for k in z])
         on = model.decoder(e.unsqueeze(0)).sigmoid()
         log_px_z = (x * on.log() + (1 - x) * (1 - on).log()).flatten(1).sum(1)
         columns.append(log_px_z + model.prior().log_prob(z.unsqueeze(0)))

@@ -14,6 +14,7 @@ from tests import small_mnist
 TRAINED = [table for table in settings.tables() if table != "gradients"]  # that one measures a frozen model; tests/experiments/test_gradients.py
 ROWS = [(table, row) for table in TRAINED for row in settings.table(table)["rows"]]
 SMALL_MNIST = ("budget.validation=20", "budget.test=4", "budget.look_images=4", "budget.dreams=4")
+MNIST = {"mnist": SMALL_MNIST, "collapse": SMALL_MNIST[:3]}  # by budget: what makes the table's data small
 TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2")
 
 
@@ -22,7 +23,8 @@ def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch, tmp_path
     monkeypatch.setattr(
         "experiments.amortisation.frozen_model", lambda seed, budget: build(settings.row("digits", "gflownet_em", "smoke", seed))[1].requires_grad_(False)
     )
-    small = (*SMALL_MNIST, f"data.root={small_mnist.write(tmp_path)}") if settings.table(table)["budgets"] == "mnist" else ()
+    small = MNIST.get(settings.table(table)["budgets"], ())
+    small = (*small, f"data.root={small_mnist.write(tmp_path)}") if small else ()
     config = settings.row(table, row, "smoke", 0, (*TINY, *small))
     steps = []
     records, pictures = get_method(config.procedure)(config, row, steps.append)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.enumeration import all_codes, log_joint_table
 from latentcomp.likelihoods import Bernoulli, Categorical, DiscretisedLogistic
 from latentcomp.model import LatentVariableModel

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentcomp.batch import Batch
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.enumeration import all_codes
 from latentcomp.likelihoods import Bernoulli
 from latentcomp.model import LatentVariableModel

@@ -193,6 +193,63 @@ def test_straight_through_has_the_value_of_e_and_the_gradient_of_h():
     assert at_e is None
 
 
+def rotated(h, e):
+    """R h for the rotation of the plane of h and e that turns h towards e, from angles."""
+    u, v = h / h.norm(), e / e.norm()
+    w = v - (v @ u) * u
+    w = w / w.norm()
+    angle = torch.atan2(v @ w, v @ u)
+    plane = torch.stack([u, w], -1)
+    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    return torch.eye(len(h)).double() + plane @ (turn - torch.eye(2).double()) @ plane.T
+
+
+def test_the_rotation_trick_turns_the_gradient_with_the_vector():
+    h, e = (torch.randn(7, 4, generator=torch.Generator().manual_seed(i), dtype=torch.float64).requires_grad_() for i in range(2))
+    value, upstream = objectives.rotation_trick(h, e), torch.arange(28.0).view(7, 4).double()
+    torch.testing.assert_close(value, e)
+    at_h, at_e = torch.autograd.grad(value, (h, e), upstream, allow_unused=True)
+    assert at_e is None
+    for row, (a, b) in enumerate(zip(h.detach(), e.detach(), strict=True)):
+        matrix = b.norm() / a.norm() * rotated(a, b)
+        torch.testing.assert_close(matrix @ a, b)
+        torch.testing.assert_close(at_h[row], matrix.T @ upstream[row])
+
+
+def test_the_rotation_trick_is_that_of_the_independent_implementation():
+    from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
+
+    h, e = (torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(2))
+    ours, theirs, upstream = objectives.rotation_trick(h, e), rotate_to(h, e), torch.randn(2, 9, 5)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.autograd.grad(ours, h, upstream)[0], torch.autograd.grad(theirs, h, upstream)[0])
+
+
+def test_the_rotation_trick_at_opposite_equal_and_zero_vectors():
+    h = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0], [1.0, 2.0]]).double().requires_grad_()
+    e = torch.tensor([[-2.0, -4.0], [1.0, 2.0], [3.0, 4.0], [0.0, 0.0]]).double()
+    value = objectives.rotation_trick(h, e)
+    torch.testing.assert_close(value, e)
+    (at_h,) = torch.autograd.grad(value, h, torch.ones_like(h))
+    assert at_h.isfinite().all()
+    torch.testing.assert_close(at_h[1], torch.ones(2).double())  # no turn: the straight-through gradient
+    u = h[0].detach() / h[0].detach().norm()
+    torch.testing.assert_close(at_h[0], 2 * (torch.ones(2).double() - 2 * u * u.sum()))  # half a turn reflects
+
+
+def test_the_entropy_term_is_minus_the_mutual_information():
+    q = torch.distributions.Categorical(logits=torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).double()).probs
+    joint = q / 6
+    information = (joint * (joint / (joint.sum(0) * joint.sum(1, keepdim=True))).log()).sum()
+    entropies = -(q * q.log()).sum(-1)
+    torch.testing.assert_close(objectives.entropy_loss(entropies, q.mean(0)), -information)
+    pooled = -(q.mean(0) * q.mean(0).log()).sum()
+    torch.testing.assert_close(objectives.entropy_loss(entropies, q.mean(0), 1.7), entropies.mean() - 1.7 * pooled)
+    sure = torch.eye(4).double()
+    torch.testing.assert_close(objectives.entropy_loss(torch.zeros(4).double(), sure.mean(0)), torch.tensor(-math.log(4)).double())
+    assert objectives.entropy_loss(torch.zeros(1).double(), sure[0]) == 0
+
+
 def test_targets_and_weights_pass_no_gradient():
     log_q, log_joint, log_b = (t.clone().requires_grad_() for t in (LOG_Q, LOG_JOINT, LOG_B))
     log_z = torch.zeros(B, dtype=torch.float64, requires_grad=True)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from latentcomp.batch import Batch
-from latentcomp.codebook import EMACodebook
+from latentcomp.codebook.ema_codebook import EMACodebook
 from latentcomp.learners.em import EM
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.learner import Learner, Loss

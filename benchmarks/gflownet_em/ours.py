@@ -14,7 +14,7 @@ from benchmarks.gflownet_em.sides import RATES, SITES, SLEEP_WEIGHT, Setting, Si
 from experiments.published.m_step import PublishedMStep
 from experiments.published.policy import PublishedPolicy
 from latentcomp.batch import Batch
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.evaluate import importance
 from latentcomp.learners.alternating import Alternating
 from latentcomp.learners.gflownet_em import GFlowNetEM

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from experiments.mixture.data import CLUSTERS, SCALE, offsets
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.likelihoods import Gaussian, PixelDistribution
 from latentcomp.model import LatentVariableModel
 from latentcomp.priors import Uniform

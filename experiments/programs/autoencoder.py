@@ -8,7 +8,7 @@ import torch
 from pyro.distributions import Bernoulli, Categorical
 from torch import Tensor
 
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.data import digits
 from latentcomp.learners.em import EM
 from latentcomp.likelihoods import Bernoulli as BernoulliPixels

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentcomp import objectives
 from latentcomp.batch import Batch
-from latentcomp.codebook import EMACodebook
+from latentcomp.codebook.ema_codebook import EMACodebook
 from latentcomp.learners.learner import Loss, trainable
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.model import LatentVariableModel

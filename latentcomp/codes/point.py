@@ -19,10 +19,11 @@ class PointCodes(CodeDistribution):
     Args:
         z: ``(B, N)`` codes.
         cardinalities: K_i of each site.
-        h: ``(B, N, D)`` what the encoder gave and ``z`` was read from, for learners that pass a gradient straight through.
+        h: ``(B, V, D)`` what the encoder gave and ``z`` was read from, for learners that pass a gradient straight through; V is N, or N / Q where Q codes
+            describe each vector.
     """
 
-    def __init__(self, z: Int[Tensor, "B N"], cardinalities: Sequence[int], h: Float[Tensor, "B N D"] | None = None) -> None:
+    def __init__(self, z: Int[Tensor, "B N"], cardinalities: Sequence[int], h: Float[Tensor, "B V D"] | None = None) -> None:
         self._z = z
         self.h = h
         super().__init__(z.shape[:-1], cardinalities)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 
 class Usage(NamedTuple):
@@ -29,7 +28,9 @@ def usage(z: Int[Tensor, "... N"], codes: int) -> Usage:
         z: codes of all images, any number of samples each.
         codes: K.
     """
-    counts = one_hot(z.reshape(-1, z.shape[-1]), codes).sum(0)
+    sites = z.shape[-1]
+    cells = (z + codes * torch.arange(sites, device=z.device)).flatten()  # one bin for each site and code: a one-hot table of a large codebook would not fit
+    counts = torch.bincount(cells, minlength=sites * codes).view(sites, codes)
     share: Float[Tensor, " K"] = counts.sum(0).double() / counts.sum()
     entropy = -torch.special.xlogy(share, share).sum()
     return Usage(counts, float(entropy.exp()), float((share > 0).double().mean()))

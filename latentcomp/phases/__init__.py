@@ -3,6 +3,7 @@
 from latentcomp.phases.anneal import Constant, Exponential
 from latentcomp.phases.behaviour import Behaviour, Exploring, FromPosterior, Mixed, Moved, OnPolicy
 from latentcomp.phases.chains import Chains
+from latentcomp.phases.code_entropy import CodeEntropy
 from latentcomp.phases.e_step import (
     AmortisedLogZ,
     CrossEntropy,
@@ -22,8 +23,8 @@ from latentcomp.phases.schedule import EachBatch, OnlyE, Period, Schedule, Thres
 from latentcomp.phases.sleep import Sleep
 
 __all__ = [
-    "AmortisedLogZ", "Behaviour", "Chains", "Constant", "CrossEntropy", "DetailedBalance", "EachBatch", "Exploring", "Exponential", "FromPosterior", "Greedy",
-    "ImportanceWeighted", "LeaveOneOut", "LogVariance", "MStep", "Marginalised", "Memory", "Mixed", "Moved", "MultiSample", "Objective", "OnPolicy", "OnlyE",
-    "Period", "PrefixFlow", "Remembered", "Replay", "Sampled", "ScalarLogZ", "Schedule", "Sleep", "SubTrajectoryBalance", "Threshold", "Together",
-    "TrajectoryBalance", "Truncated", "WakePhi",
+    "AmortisedLogZ", "Behaviour", "Chains", "CodeEntropy", "Constant", "CrossEntropy", "DetailedBalance", "EachBatch", "Exploring", "Exponential",
+    "FromPosterior", "Greedy", "ImportanceWeighted", "LeaveOneOut", "LogVariance", "MStep", "Marginalised", "Memory", "Mixed", "Moved", "MultiSample",
+    "Objective", "OnPolicy", "OnlyE", "Period", "PrefixFlow", "Remembered", "Replay", "Sampled", "ScalarLogZ", "Schedule", "Sleep", "SubTrajectoryBalance",
+    "Threshold", "Together", "TrajectoryBalance", "Truncated", "WakePhi",
 ]  # fmt: skip

@@ -8,10 +8,10 @@ from latentcomp.posteriors.posterior import Posterior, sites_of
 
 
 class NearestCode(Posterior):
-    """q(z|x) = 1 at z_i = argmin_k ||h_i(x) - e_k||; the codebook is the model's.
+    """q(z|x) = 1 at z_i = argmin_k ||h_i(x) - e_k||; the codebook, and with it the meaning of "nearest", is the model's.
 
     Args:
-        encoder: maps images to h ``(B, N, D)``.
+        encoder: maps images to h ``(B, N, D)``; for residual codes, of which there are N Q, one h for each Q.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -19,6 +19,7 @@ class NearestCode(Posterior):
         self.encoder = encoder
 
     def forward(self, model: LatentVariableModel, x: Tensor, c: Tensor | None = None) -> PointCodes:
-        """The point mass, which also carries h for the learner."""
-        h = sites_of(self.encoder(x), model, model.codebook.weight.shape[-1], "vectors h in the codebook's space")
-        return PointCodes(model.codebook.nearest(h, model.cardinalities), model.cardinalities, h)
+        """The point mass, which also carries h, projected to where codes live, for the learner."""
+        codebook = model.codebook
+        h = sites_of(self.encoder(x), model, codebook.width, "vectors h in the codebook's space", codebook.depth)
+        return PointCodes(codebook.nearest(h, model.cardinalities), model.cardinalities, codebook.project(h))

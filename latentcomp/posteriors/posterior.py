@@ -16,13 +16,14 @@ class Posterior(nn.Module, ABC):
         """q(z|x) with batch shape ``(B,)`` for images ``(B, C, H, W)``. An encoder runs once a call."""
 
 
-def sites_of(h: Tensor, model: LatentVariableModel, width: int, what: str) -> Tensor:
-    """The encoder's output, checked to be ``(B, N, width)``.
+def sites_of(h: Tensor, model: LatentVariableModel, width: int, what: str, depth: int = 1) -> Tensor:
+    """The encoder's output, checked to be ``(B, N, width)``; where ``depth`` sites describe one vector, ``(B, N / depth, width)``.
 
     Raises:
         ValueError: it is not; the message says what an encoder must give.
     """
-    wanted = (len(model.cardinalities), width)
+    wanted = (len(model.cardinalities) // depth, width)
     if h.shape[1:] != wanted:
-        raise ValueError(f"the encoder must give {what} of shape (B, {wanted[0]}, {wanted[1]}): one row for each of the N sites; got {tuple(h.shape)}")
+        rows = "one row for each of the N sites" if depth == 1 else f"one row for each {depth} of the sites"
+        raise ValueError(f"the encoder must give {what} of shape (B, {wanted[0]}, {wanted[1]}): {rows}; got {tuple(h.shape)}")
     return h

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from latentcomp.codebook import squared_distances
+from latentcomp.codebook.lookup import squared_distances
 from latentcomp.codes.factorised import FactorisedCodes
 from latentcomp.model import LatentVariableModel
 from latentcomp.posteriors.posterior import Posterior, sites_of
@@ -26,6 +26,7 @@ class SoftmaxDistance(Posterior):
 
     def forward(self, model: LatentVariableModel, x: Tensor, c: Tensor | None = None) -> FactorisedCodes:
         """Independent sites with distances for logits."""
-        h = sites_of(self.encoder(x), model, model.codebook.weight.shape[-1], "vectors h in the codebook's space")
-        logits = -squared_distances(h, model.codebook.weight) / (2 * (2 * self.log_scale).exp())
+        vectors = model.codebook.vectors
+        h = model.codebook.project(sites_of(self.encoder(x), model, vectors.shape[-1], "vectors h in the codebook's space"))
+        logits = -squared_distances(h, vectors) / (2 * (2 * self.log_scale).exp())
         return FactorisedCodes(logits, model.cardinalities, h.flatten(1))

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.likelihoods import Bernoulli, Laplace
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.critic import ActNorm, PatchCritic
@@ -83,7 +83,7 @@ class FirstStage(nn.Module):
             if labels.min() < 0 or labels.max() >= classes:
                 raise ValueError(f"labels must lie in 0..{classes - 1}; got values from {int(labels.min())} to {int(labels.max())}")
             x = one_hot(labels, classes).movedim(-1, 1)
-            return x.to(self.model.codebook.weight.dtype)
+            return x.to(self.model.codebook.vectors.dtype)
         if not x.is_floating_point():
             raise TypeError(f"images must be of a floating type in [-1, 1], got {x.dtype}: for bytes, x.float() / 127.5 - 1")
         return x

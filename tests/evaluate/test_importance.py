@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.evaluate import importance
 from latentcomp.evaluate.exact import log_px as exact_log_px
 from latentcomp.model import LatentVariableModel

@@ -28,3 +28,11 @@ def test_a_single_code_has_perplexity_one():
     given = usage(torch.full((9, 3), 2), 8)
     assert given.perplexity == pytest.approx(1)
     assert given.used == 1 / 8
+
+
+def test_a_large_codebook_needs_no_table_of_ones_and_zeros():
+    """20,000 codes at K = 2^16: as one-hot rows 10 GB."""
+    z = torch.randint(2**16, (400, 50), generator=torch.Generator().manual_seed(0))
+    given = usage(z, 2**16)
+    assert given.counts.sum() == z.numel()
+    assert given.used == len(z.unique()) / 2**16

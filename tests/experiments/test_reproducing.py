@@ -58,3 +58,11 @@ def test_the_programs_stand_beside_their_aims():
     row |= {"gflownet": {"tv": 0.0412, "updates": 1200}, "exact_samples": {"tv": 0.0824, "updates": 3000}}
     rows = rows_of(benchmarked.two_minutes({"results": [row], "seconds": 120, "command": "c", "hardware": "h", "threads": 2}))
     assert rows["asia"] == ["0", "0.0412", "0.0824", "0.50", "0.250", "1,200", "3,000", "TV at most 0.03: missed"]
+
+
+def test_the_lookup_stands_beside_what_was_wanted_of_it():
+    seconds = {"ours, rotation": [0.001, 0.01, 0.5], "theirs, rotation": [0.05] * 3, "bare": [0.02] * 3}
+    found = {"rotation": 5.0, "straight_through": 4.5, "over_bare": 0.5, "wanted": {"rotation": 4.0, "over_bare": 1.6}, "seconds": seconds}
+    how = {"command": "c", "hardware": "h", "threads": 2, "how": "in turn", "sizes": {"vectors": 2048}, "versions": {"vector-quantize-pytorch": "1"}}
+    rows = rows_of(benchmarked.lookup({"K=8192, D=32": found, "measured": how}))
+    assert rows["K=8192, D=32"] == ["10.0", "50.0", "20.0", "5.00", "at least 4", "4.50", "0.50", "at most 1.6"]

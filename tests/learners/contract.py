@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from latentcomp.batch import Batch
-from latentcomp.codebook import Codebook, EMACodebook
+from latentcomp.codebook.codebook import Codebook
+from latentcomp.codebook.ema_codebook import EMACodebook
+from latentcomp.codebook.geometry import Geometry
+from latentcomp.codebook.sim_vq import SimVQ
+from latentcomp.codebook.space import Sphere
+from latentcomp.codebook.start import KMeans
 from latentcomp.learners.em import EM
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.gumbel_softmax import GumbelSoftmax, Relaxation
@@ -22,6 +27,7 @@ from latentcomp.learners.wake_sleep import WakeSleep
 from latentcomp.learners.warm_start import WarmStart
 from latentcomp.model import LatentVariableModel
 from latentcomp.moves import Gibbs, LocalSearch
+from latentcomp.objectives import rotation_trick
 from latentcomp.phases.behaviour import Exploring, Mixed, Moved, OnPolicy
 from latentcomp.phases.chains import Chains
 from latentcomp.phases.e_step import AmortisedLogZ, LogVariance, ScalarLogZ, TrajectoryBalance, WakePhi
@@ -50,6 +56,10 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "vq_restart": lambda: StraightThrough(posterior("nearest_code")),
     "vq_ema": lambda: StraightThrough(posterior("nearest_code")),
     "vq_ema_restart": lambda: StraightThrough(posterior("nearest_code")),
+    "vq_kmeans": lambda: StraightThrough(posterior("nearest_code"), gradient=rotation_trick),
+    "vq_ema_kmeans": lambda: StraightThrough(posterior("nearest_code"), gradient=rotation_trick),
+    "vq_sphere": lambda: StraightThrough(posterior("nearest_code")),
+    "sim_vq": lambda: StraightThrough(posterior("nearest_code"), gradient=rotation_trick),
     "vqgan": lambda: VQGAN(posterior("nearest_code")),
     "gumbel_soft": lambda: GumbelSoftmax(posterior("factorised")),
     "gumbel_hard": lambda: GumbelSoftmax(posterior("softmax_distance"), Relaxation(hard=True), sleep=Sleep(probability=0.5)),
@@ -82,7 +92,11 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "memoised_together": lambda: MemoisedWakeSleep(posterior("factorised"), memory(3), Moved(Exploring(2, 0.2), Gibbs()), Together()),
 }
 LEARNERS["warm_start"] = lambda: WarmStart(StraightThrough(posterior("nearest_code")), LEARNERS["gflownet_replay"](), 2)
-CODEBOOKS: dict[str, Callable[[int, int], Codebook]] = {
+CODEBOOKS: dict[str, Callable[[int, int], Geometry]] = {
+    "vq_kmeans": partial(Codebook, start=KMeans()),
+    "vq_ema_kmeans": partial(EMACodebook, restart=4.0, start=KMeans(2), space=Sphere()),
+    "vq_sphere": partial(Codebook, restart=4.0, space=Sphere()),
+    "sim_vq": SimVQ,
     "vq_restart": partial(Codebook, restart=4.0),
     "vq_ema": EMACodebook,
     "vq_ema_restart": partial(EMACodebook, restart=4.0, decay=0.8),
@@ -95,7 +109,8 @@ assert len(X) == 12
 def made(name: str, seed: int = 3) -> tuple[LatentVariableModel, Learner]:
     """A new tiny model and the named learner, the same at every call; codes that may restart are about to die."""
     model = tiny_model(learned_prior=name in LEARNED_PRIOR, codebook=CODEBOOKS.get(name, Codebook))
-    model.codebook.usage.div_(2)
+    if isinstance(model.codebook, Codebook):
+        model.codebook.usage.div_(2)
     learner = LEARNERS[name]().double()
     learner.seed = seed
     return model, learner

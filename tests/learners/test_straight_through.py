@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentcomp.batch import Batch
-from latentcomp.codebook import EMACodebook
+from latentcomp.codebook.ema_codebook import EMACodebook
 from latentcomp.learners.straight_through import StraightThrough
 from tests.learners.contract import adam, batches, made, trained
 from tests.learners.tuples import gradient

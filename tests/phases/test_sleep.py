@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from latentcomp.batch import Batch
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
 from latentcomp.learners.wake_sleep import WakeSleep
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.mlp import ImageDecoder

@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentcomp.codebook import Codebook, EMACodebook, squared_distances
+from latentcomp.codebook.codebook import Codebook
+from latentcomp.codebook.ema_codebook import EMACodebook
+from latentcomp.codebook.lookup import squared_distances
 
 BOTH = pytest.mark.parametrize("kind", [Codebook, EMACodebook])
 B, N, K, D = 6, 2, 4, 3
