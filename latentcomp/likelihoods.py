@@ -48,6 +48,10 @@ class PixelDistribution(Distribution, ABC):
         """log p(x|z) in nats, summed over pixels; x is broadcast over leading sample axes."""
         return self.log_prob_pixels(x).sum((-3, -2, -1))
 
+    def terms(self, x: Num[Tensor, "*B C H W"]) -> dict[str, Float[Tensor, "*SB"]]:
+        """The terms of -log p(x|z) by name: one here, several for an energy."""
+        return {"reconstruction": -self.log_prob(x)}
+
     def cross_log_prob(self, x: Num[Tensor, "B C H W"]) -> Float[Tensor, "B M"]:
         """log p(x_b|z_m) for all B images and the M rows of this distribution (batch shape ``(M,)``)."""
         return torch.stack([self.log_prob(image) for image in x])

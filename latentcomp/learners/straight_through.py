@@ -13,6 +13,7 @@ max_z log p(x, z), in so far as the nearest code is the best one; the straight-t
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from latentcomp import objectives
@@ -47,10 +48,12 @@ class StraightThrough(Learner):
         z, h = q.mode, q.h
         e = model.codebook(z)
         p = model.decode(objectives.straight_through(h, e))
-        m_loss = objectives.m_step_loss(p.log_prob(batch.x) + model.prior(batch.c).log_prob(z))
+        terms = p.terms(batch.x)
+        m_loss = objectives.m_step_loss(model.prior(batch.c).log_prob(z) - torch.stack([*terms.values()]).sum(0))
         codebook, commitment = objectives.codebook_loss(e, h), objectives.commitment_loss(e, h)
         loss = m_loss + self.codebook_weight * codebook + self.commitment_weight * commitment
         metrics = {"m_loss": m_loss.detach(), "codebook": codebook.detach(), "commitment": commitment.detach()}
+        metrics |= {"quantisation": (loss - m_loss).detach()} | {name: term.detach().mean() for name, term in terms.items()}
         yield Loss("VQ", loss, trainable(model, self), metrics, model.codebook.statistics(h, z, batch.positions), p.mean)
 
     def update(self, model: LatentVariableModel, statistics: dict[str, Tensor]) -> None:
