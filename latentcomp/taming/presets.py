@@ -1,4 +1,4 @@
-"""Three VQGANs: as the paper writes it, as the published code computes it, and with what has been learned since.
+"""Three VQGANs: as the paper writes it, as the published code computes it, and with what has been learned since; and the same model under GFlowNet-EM.
 
 |                | ``paper`` | ``taming`` | ``modern`` |
 |:---------------|:----------|:-----------|:-----------|
@@ -26,15 +26,23 @@ from torch import nn
 
 from latentcomp.codebook import Codebook
 from latentcomp.energies import PerceptualEnergy
+from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.learners.vqgan import VQGAN
-from latentcomp.likelihoods import Likelihood
+from latentcomp.learners.warm_start import WarmStart
+from latentcomp.likelihoods import Laplace, Likelihood
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.critic import PatchCritic, group_norm
 from latentcomp.nn.grid import SiteDecoder, SiteEncoder
 from latentcomp.nn.lpips import LPIPS, DropoutLPIPS
+from latentcomp.nn.site_mlp import SiteMLP
 from latentcomp.nn.unet import Decoder, Encoder, Ladder
+from latentcomp.phases.behaviour import Exploring
 from latentcomp.phases.critic import AdaptiveWeight, Critic, LeCAM, Ramp
+from latentcomp.phases.e_step import LogVariance
+from latentcomp.phases.m_step import ImportanceWeighted
+from latentcomp.phases.sleep import Sleep
+from latentcomp.posteriors.autoregressive import Autoregressive
 from latentcomp.posteriors.nearest_code import NearestCode
 from latentcomp.priors import Uniform
 
@@ -95,40 +103,40 @@ class Preset(NamedTuple):
     learner: VQGAN
 
 
-def paper(size: Size | None = None, weights: str | Path | None = None, start: int = 10_000) -> Preset:
+def paper(size: Size | None = None, distance: nn.Module | str | Path | None = None, start: int = 10_000) -> Preset:
     """The equations as written.
 
     Args:
         size: of the networks; the paper's table has one block a level, whatever ``size.blocks`` says.
-        weights: VGG-16 from a local file (:class:`~latentcomp.nn.lpips.LPIPS`).
+        distance: LPIPS, or the file of its VGG-16's weights; None lets torchvision download them.
         start: the first step at which lambda is not 0, "at least one epoch".
     """
     size = size or Size()
     ladder = Ladder(size.channels, size.multipliers, blocks=1, attention=(), extra=0)
     critic = Critic(PatchCritic(size.image[0], size.critic, size.critic_layers), "min_max", AdaptiveWeight(1.0, 1e-6, math.inf), Ramp(start))
-    return _preset(size, ladder, PerceptualEnergy(LPIPS(weights), 1.0, pixel_weight=0.0), (1.0, 1.0), critic)
+    return _preset(size, ladder, PerceptualEnergy(_distance(distance, LPIPS), 1.0, pixel_weight=0.0), (1.0, 1.0), critic)
 
 
-def taming(size: Size | None = None, weights: str | Path | None = None, start: int = 10_000) -> Preset:
+def taming(size: Size | None = None, distance: nn.Module | str | Path | None = None, start: int = 10_000) -> Preset:
     """What the published code computes, oddities and all.
 
     Args:
         size: of the networks.
-        weights: VGG-16 from a local file.
+        distance: as in :func:`paper`, with the dropout of the published code.
         start: ``disc_start``.
     """
     size = size or Size()
     ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(len(size.multipliers) - 1,))
     critic = Critic(PatchCritic(size.image[0], size.critic, size.critic_layers), "hinge", AdaptiveWeight(), Ramp(start), renewed=True)
-    return _preset(size, ladder, PerceptualEnergy(DropoutLPIPS(weights), 1.0), (0.25, 1.0), critic)
+    return _preset(size, ladder, PerceptualEnergy(_distance(distance, DropoutLPIPS), 1.0), (0.25, 1.0), critic)
 
 
-def modern(size: Size | None = None, weights: str | Path | None = None, start: int = 10_000, restart: float = 0.01) -> Preset:
+def modern(size: Size | None = None, distance: nn.Module | str | Path | None = None, start: int = 10_000, restart: float = 0.01) -> Preset:
     """The defects mended.
 
     Args:
         size: of the networks.
-        weights: VGG-16 from a local file.
+        distance: as in :func:`paper`.
         start: the first step at which the critic counts; it learns from three quarters of it on, and counts in full from one and a half times it on.
         restart: codes assigned less often than so many times a step, in running mean, move onto encoder outputs; well below B N / K.
     """
@@ -136,7 +144,27 @@ def modern(size: Size | None = None, weights: str | Path | None = None, start: i
     ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0)
     network = PatchCritic(size.image[0], size.critic, size.critic_layers, group_norm)
     critic = Critic(network, "hinge", AdaptiveWeight(), Ramp(start, start // 2, start // 4), LeCAM())
-    return _preset(size, ladder, PerceptualEnergy(LPIPS(weights), 1.0), (1.0, 0.25), critic, restart)
+    return _preset(size, ladder, PerceptualEnergy(_distance(distance, LPIPS), 1.0), (1.0, 0.25), critic, restart)
+
+
+def gflownet_em(size: Size | None = None, likelihood: Likelihood | None = None, critic: Critic | None = None, warm: int = 1000) -> Preset:
+    """The same model under GFlowNet-EM: a policy that reads the image site by site, and the codes before.
+
+    Args:
+        size: of the networks.
+        likelihood: ``Laplace`` of a learned scale by default; or an energy at a temperature, whose generalised posterior is learned, without a sleep phase.
+        critic: of images decoded from codes of the posterior, or None.
+        warm: steps of vector quantisation before, whose codes the policy learns meanwhile (:class:`~latentcomp.learners.warm_start.WarmStart`).
+    """
+    size, likelihood = size or Size(), likelihood or Laplace(0.1, learned=True)
+    ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0)
+    model, _ = backbone(size, ladder, likelihood, restart=0.01)
+    reader = SiteEncoder(Encoder(size.image[0], size.features, ladder), size.features, size.features)
+    quantiser = StraightThrough(NearestCode(nn.Sequential(reader, nn.Linear(size.features, size.width))))
+    policy = SiteMLP(model.cardinalities, size.features)
+    sleep = Sleep() if likelihood.normalised else None
+    em = GFlowNetEM(Autoregressive(reader, policy), LogVariance(), Exploring(3, 0.02), m_step=ImportanceWeighted(3), sleep=sleep)
+    return Preset(model, VQGAN(WarmStart(quantiser, em, warm) if warm else em, critic))
 
 
 def backbone(size: Size, ladder: Ladder, likelihood: Likelihood, restart: float = 0.0) -> tuple[LatentVariableModel, SiteEncoder]:
@@ -155,5 +183,5 @@ def _preset(size: Size, ladder: Ladder, energy: PerceptualEnergy, weights: tuple
     return Preset(model, VQGAN(StraightThrough(NearestCode(encoder), codebook_weight, commitment_weight), critic))
 
 
-PRESETS = {"paper": paper, "taming": taming, "modern": modern}
-"""By name."""
+def _distance(given: nn.Module | str | Path | None, kind: type[LPIPS]) -> nn.Module:
+    return given if isinstance(given, nn.Module) else kind(given)
