@@ -178,7 +178,7 @@ def test_gflownet_em_trains_the_same_model(name):
     assert model.decode(model.codebook(z)).mean.isfinite().all()
 
 
-ENUMERABLE = Size((3, 8, 8), codes=4, width=4, features=32, channels=32, multipliers=(1, 1, 1), blocks=1)
+ENUMERABLE = Size((3, 4, 4), codes=4, width=4, features=32, channels=32, multipliers=(1, 1), blocks=1)
 
 
 @pytest.mark.slow
