@@ -181,30 +181,48 @@ def test_gflownet_em_trains_the_same_model(name):
 ENUMERABLE = Size((3, 4, 4), codes=4, width=4, features=32, channels=32, multipliers=(1, 1), blocks=1)
 
 
+def blocks(generator: torch.Generator, rows: int = 16) -> torch.Tensor:
+    """4x4 colour images of four blocks, in noise."""
+    x = (2 * torch.rand(rows, 3, 2, 2, generator=generator).round() - 1).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    return x + torch.randn(x.shape, generator=generator)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_its_divergence_from_the_exact_posterior_is_the_sum_over_all_codes():
+    """2x2 codes of K = 4: 256 sequences, by ``evaluate.exact`` and by a loop."""
+    torch.manual_seed(0)
+    model, learner = gflownet_em(ENUMERABLE, Laplace(0.3, learned=True), warm=0)
+    nn.init.normal_(model.codebook.weight)  # from codes that differ
+    model.double()
+    learner.double()
+    x = blocks(torch.Generator().manual_seed(1), 3).double()
+    given = exact(model, learner.posterior, x).kl_q_p.mean()
+    assert given > 0.1
+    torch.testing.assert_close(given, generalised_kl(model, learner, x))
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_gflownet_em_nears_the_exact_posterior_on_four_sites(name):
-    """8x8 images of four blocks, 2x2 codes of K = 4: 256 sequences, enumerated."""
+@pytest.mark.parametrize("name", ["laplace", "gaussian", "energy"])
+def test_gflownet_em_nears_the_exact_posterior_of_a_model_that_learns(name):
+    """After a warm start, whose nearest codes are a poor posterior: enumerated, on images of blocks in noise."""
     torch.manual_seed(0)
-    model, learner = gflownet_em(ENUMERABLE, LIKELIHOODS[name](), warm=50)
+    likelihood = PerceptualEnergy(Blurred(), 0.05) if name == "energy" else {"laplace": Laplace, "gaussian": Gaussian}[name](1.0, learned=True)
+    model, learner = gflownet_em(ENUMERABLE, likelihood, warm=100)
     generator = torch.Generator().manual_seed(1)
-    x = (2 * torch.rand(16, 3, 2, 2, generator=generator).round() - 1).repeat_interleave(4, -1).repeat_interleave(4, -2)
-    optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], 2e-3)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 600)
-    start = float(generalised_kl(model, learner, x))
-    for _ in fit(model, learner, [Batch(x)] * 600, optimizer):
-        rate.step()
-    end = float(generalised_kl(model, learner, x))
-    print(f"{name}: mean KL(q || p(z|x)) from {start:.3f} to {end:.4f} nats")
-    assert start > 1
-    assert end < 0.1 * start
-    if model.likelihood.normalised:
-        torch.testing.assert_close(float(exact(model, learner.posterior, x).kl_q_p.mean()), end, rtol=1e-4, atol=1e-4)
+    batches = [Batch(blocks(generator)) for _ in range(200)]
+    x = blocks(generator)
+    optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], 1e-3)
+    kl = []
+    for step, _ in enumerate(fit(model, learner, batches, optimizer), 1):
+        if step % 100 == 0:
+            kl.append(float(generalised_kl(model, learner, x)))
+    print(f"{name}: mean KL(q || p(z|x)) {kl[0]:.3f} nats after the warm start, {kl[1]:.3f} after GFlowNet-EM")
+    assert kl[1] < 0.5 * kl[0]
 
 
 def generalised_kl(model: nn.Module, learner: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """KL from q to p(z) exp(-E/T) or p(z) p(x|z), normalised over all codes by a loop that shares nothing with ``enumeration``."""
+    """Mean KL from q to p(z) exp(-E/T) or p(z) p(x|z), normalised over all codes by a loop that shares nothing with ``enumeration``."""
     with torch.no_grad():
         codes = torch.cartesian_prod(*[torch.arange(4)] * 4)
         log_joint = torch.stack([model.log_likelihood(x, z.expand(len(x), -1)) for z in codes], 1).double()
