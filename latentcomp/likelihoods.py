@@ -58,10 +58,9 @@ class PixelDistribution(Distribution, ABC):
 
     def sample(self, sample_shape: Sequence[int] = (), noise: Noise | None = None) -> Num[Tensor, "... C H W"]:
         """Images ``(*sample_shape, *S, B, C, H, W)`` without a gradient; ``noise`` owns a stream for each of the B rows."""
-        leading = (*sample_shape, *self.batch_shape[:-1])
         with torch.no_grad():
             noise = noise or Noise.fresh(self.batch_shape[-1], self.mean.device)
-            return self.quantile(noise.uniform(leading, self.event_shape, self.mean.dtype))
+            return self.quantile(noise.uniform((*sample_shape, *self.batch_shape[:-1]), self.event_shape, self.mean.dtype))
 
 
 class BernoulliPixels(PixelDistribution):

@@ -95,6 +95,7 @@ LEARNERS["vqgan_gflownet"] = lambda: VQGAN(LEARNERS["gflownet_replay"](), critic
 LEARNERS["warm_start"] = lambda: WarmStart(StraightThrough(posterior("nearest_code")), LEARNERS["gflownet_replay"](), 2)
 CODEBOOKS: dict[str, Callable[[int, int], Codebook]] = {
     "vq_restart": partial(Codebook, restart=4.0),
+    "vqgan_critic": partial(EMACodebook, restart=4.0, decay=0.8),
     "vq_ema": EMACodebook,
     "vq_ema_restart": partial(EMACodebook, restart=4.0, decay=0.8),
 }
