@@ -48,16 +48,19 @@ class PixelDistribution(Distribution, ABC):
         """log p(x|z) in nats, summed over pixels; x is broadcast over leading sample axes."""
         return self.log_prob_pixels(x).sum((-3, -2, -1))
 
+    def terms(self, x: Num[Tensor, "*B C H W"]) -> dict[str, Float[Tensor, "*SB"]]:
+        """The terms of -log p(x|z) by name: one here, several for an energy."""
+        return {"reconstruction": -self.log_prob(x)}
+
     def cross_log_prob(self, x: Num[Tensor, "B C H W"]) -> Float[Tensor, "B M"]:
         """log p(x_b|z_m) for all B images and the M rows of this distribution (batch shape ``(M,)``)."""
         return torch.stack([self.log_prob(image) for image in x])
 
     def sample(self, sample_shape: Sequence[int] = (), noise: Noise | None = None) -> Num[Tensor, "... C H W"]:
         """Images ``(*sample_shape, *S, B, C, H, W)`` without a gradient; ``noise`` owns a stream for each of the B rows."""
-        leading = (*sample_shape, *self.batch_shape[:-1])
         with torch.no_grad():
             noise = noise or Noise.fresh(self.batch_shape[-1], self.mean.device)
-            return self.quantile(noise.uniform(leading, self.event_shape, self.mean.dtype))
+            return self.quantile(noise.uniform((*sample_shape, *self.batch_shape[:-1]), self.event_shape, self.mean.dtype))
 
 
 class BernoulliPixels(PixelDistribution):

@@ -198,8 +198,13 @@ def perceptual_loss(x: Float[Tensor, "B C H W"], x_hat: Float[Tensor, "B C H W"]
 
     ``distance`` is LPIPS (``nn.lpips``), already weighted; None leaves the L1 term alone. A loss per pixel, not in nats.
     """
-    l1 = (x - x_hat).abs().mean()
+    l1 = absolute_error(x, x_hat).mean()
     return l1 if distance is None else l1 + distance.mean()
+
+
+def absolute_error(x: Float[Tensor, "*B C H W"], x_hat: Float[Tensor, "*SB C H W"]) -> Float[Tensor, "*SB"]:
+    """mean |x - x_hat| over the pixels of each image: the L1 part of the energy; x is broadcast over leading sample axes."""
+    return (x - x_hat).abs().mean((-3, -2, -1))
 
 
 def adversarial_loss(made: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:
@@ -217,10 +222,36 @@ def logistic_loss(real: Float[Tensor, "B 1 h w"], made: Float[Tensor, "B 1 h w"]
     return (softplus(-real).mean() + softplus(made).mean()) / 2
 
 
-def adaptive_weight(reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+def non_saturating_loss(made: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:
+    """-mean log sigmoid D(x_hat): the generator's side of the logistic game with a gradient that does not die when the critic is sure (Goodfellow, 2014)."""
+    return softplus(-made).mean()
+
+
+def min_max_value(real: Float[Tensor, "B 1 h w"], made: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:
+    """mean log sigmoid D(x) + mean log(1 - sigmoid D(x_hat)): L_GAN, which the critic climbs and the generator descends (Esser et al., 2021, eq. 5)."""
+    return -softplus(-real).mean() + saturating_loss(made)
+
+
+def saturating_loss(made: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:
+    """mean log(1 - sigmoid D(x_hat)): the part of ``min_max_value`` that the generator moves, which it descends."""
+    return -softplus(made).mean()
+
+
+def lecam_loss(real: Float[Tensor, "B 1 h w"], made: Float[Tensor, "B 1 h w"], mean_real: Float[Tensor, ""], mean_made: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """mean (D(x) - a_made)^2 + mean (D(x_hat) - a_real)^2, a the running means of the logits (Tseng et al., 2021, "LeCAM", eq. 5).
+
+    Each kind's logits are held near what the other kind's have been: a critic that pulls them apart pays for it. A gradient in the logits.
+    """
+    return (real - mean_made).square().mean() + (made - mean_real).square().mean()
+
+
+def adaptive_weight(
+    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Float[Tensor, "..."], delta: float = 1e-4, ceiling: float = 1e4
+) -> Float[Tensor, ""]:
     """lambda = |grad_L reconstruction| / (|grad_L adversarial| + delta), L the decoder's last weights, without a gradient (Esser et al., 2021, eq. 7).
 
-    As the published code has it: Euclidean norms, delta = 1e-4 where the paper says 1e-6, and lambda at most 1e4. Both losses keep their graph.
+    Euclidean norms. The defaults are those of the published code, lambda at most 1e4 too; the paper has delta = 1e-6 and no ceiling (``math.inf``). Both
+    losses keep their graph. A ratio of norms is no mean over data: that of a micro-batch is its own, and so is that of a process.
     """
     (a,), (b,) = (torch.autograd.grad(loss, last, retain_graph=True) for loss in (reconstruction, adversarial))
-    return (a.norm() / (b.norm() + 1e-4)).clamp(0, 1e4).detach()
+    return (a.norm() / (b.norm() + delta)).clamp(0, ceiling).detach()

@@ -16,7 +16,7 @@ LAYERS = [
     {"noise", "batch", "objectives", "statistics", "_version", "checkpoint"},
     {"nn"},
     {"codes"},
-    {"codebook", "priors", "likelihoods"},
+    {"codebook", "priors", "likelihoods", "energies"},
     {"model"},
     {"enumeration"},
     {"posteriors"},

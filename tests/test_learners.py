@@ -73,7 +73,8 @@ def test_each_update_moves_what_the_loss_names_and_nothing_else(name):
             assert all(metric.ndim == 0 and not metric.requires_grad for metric in (*loss.metrics.values(),))
             assert not any(rows.requires_grad for rows in loss.statistics.values())
             if loss.term != "VQ" and "+" not in loss.term:
-                phi = learner.posterior if loss.term == "distillation" else getattr(learner, "learner", learner)
+                parts = {"distillation": learner.posterior, "critic": getattr(learner, "critic", None)}
+                phi = parts.get(loss.term, getattr(learner, "learner", learner))
                 assert learns == {id(p) for p in trainable(model if loss.term == "M-step" else phi)}
             terms.add(loss.term)
         learner.update(model, {})

@@ -278,7 +278,17 @@ def test_the_critics_games():
     def sigmoid(v: float) -> float:
         return 1 / (1 + math.exp(-v))
 
-    check(objectives.logistic_loss(REAL, MADE), -(mean(math.log(sigmoid(r)) for r in real) + mean(math.log(1 - sigmoid(m)) for m in made)) / 2)
+    value = mean(math.log(sigmoid(r)) for r in real) + mean(math.log(1 - sigmoid(m)) for m in made)
+    check(objectives.min_max_value(REAL, MADE), value)
+    check(objectives.logistic_loss(REAL, MADE), -value / 2)
+    check(objectives.saturating_loss(MADE), mean(math.log(1 - sigmoid(m)) for m in made))
+    check(objectives.non_saturating_loss(MADE), -mean(math.log(sigmoid(m)) for m in made))
+
+
+def test_lecam_holds_each_kind_s_logits_near_the_other_s_mean():
+    real, made = REAL.flatten().tolist(), MADE.flatten().tolist()
+    a_real, a_made = torch.tensor(0.7, dtype=torch.float64), torch.tensor(-0.3, dtype=torch.float64)
+    check(objectives.lecam_loss(REAL, MADE, a_real, a_made), mean((r + 0.3) ** 2 for r in real) + mean((m - 0.7) ** 2 for m in made))
 
 
 def test_a_perceptual_loss_is_the_mean_error_and_the_mean_distance():
@@ -295,4 +305,11 @@ def test_the_adaptive_weight_balances_gradients_at_the_last_layer(scale, wanted)
     weight = objectives.adaptive_weight(scale * adversarial, adversarial, last)
     check(weight, wanted)
     assert not weight.requires_grad
+    check(objectives.adaptive_weight(scale * adversarial, adversarial, last, 1e-6, math.inf), scale * 5 / (5 + 1e-6))  # the paper's constants
     adversarial.backward()  # the graph is still there
+
+
+def test_the_absolute_error_is_one_number_for_each_image_and_sample():
+    made = torch.stack([MADE, 2 * MADE])
+    rows = [mean(abs(r - m) for r, m in zip(REAL[b].flatten().tolist(), made[s, b].flatten().tolist(), strict=True)) for s in range(2) for b in range(B)]
+    torch.testing.assert_close(objectives.absolute_error(REAL, made).flatten(), torch.tensor(rows, dtype=torch.float64))

@@ -57,7 +57,16 @@ class Alternating(Learner):
             _check(objective, self.behaviour, self.schedule)
 
     def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
-        """The updates that the schedule names, the E-step's sleep phase behind it."""
+        """The updates that the schedule names, the E-step's sleep phase behind it.
+
+        Raises:
+            ValueError: a sleep phase, and a likelihood that is an unnormalised energy.
+        """
+        if self.sleep is not None and not model.likelihood.normalised:
+            raise ValueError(
+                f"{type(model.likelihood).__name__} is an unnormalised energy, from which nothing can be dreamt: {type(self).__name__} with a Sleep phase "
+                "wants a normalised likelihood, such as Laplace(learned=True). Pass sleep=None to learn the generalised posterior of the energy"
+            )
         noise = self.noise(batch)
         for update in self.schedule.updates(self.step):
             if update == BOTH:

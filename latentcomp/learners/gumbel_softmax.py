@@ -80,11 +80,12 @@ class GumbelSoftmax(Alternating):
                 "Use a Factorised or SoftmaxDistance posterior and a Uniform prior, and fit an autoregressive prior afterwards"
             )
         y = self.relaxation(policy, self.step, noise)
-        reconstruction = -model.decode(model.codebook.mix(y)).log_prob(batch.x).mean()
+        p_x = model.decode(model.codebook.mix(y))
+        reconstruction = -p_x.log_prob(batch.x).mean()
         kl = q.kl(p).mean()
         loss = reconstruction + kl
         metrics = {"e_loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": kl.detach()}
-        return Loss("E-step", loss, trainable(self), metrics, {"e_loss": loss.detach().expand(batch.size)})
+        return Loss("E-step", loss, trainable(self), metrics, {"e_loss": loss.detach().expand(batch.size)}, p_x.mean)
 
     def both(self, model: LatentVariableModel, batch: Batch, noise: Noise) -> Loss:
         """One update of theta and phi on the same relaxed loss."""

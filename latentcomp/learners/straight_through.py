@@ -14,6 +14,7 @@ max_z log p(x, z), in so far as the nearest code is the best one; the straight-t
 
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor
 
 from latentcomp import objectives
@@ -57,11 +58,13 @@ class StraightThrough(Learner):
         q = self.posterior(model, batch.x, batch.c)
         z, h = q.mode, q.h
         p = model.decode(self.gradient(h, model.codebook(z)))
-        m_loss = objectives.m_step_loss(p.log_prob(batch.x) + model.prior(batch.c).log_prob(z))
+        terms = p.terms(batch.x)
+        m_loss = objectives.m_step_loss(model.prior(batch.c).log_prob(z) - torch.stack([*terms.values()]).sum(0))
         target, e = model.codebook.assigned(h, z)
         codebook, commitment = objectives.codebook_loss(e, target), objectives.commitment_loss(e, target)
         loss = m_loss + self.codebook_weight * codebook + self.commitment_weight * commitment
         metrics = {"m_loss": m_loss.detach(), "codebook": codebook.detach(), "commitment": commitment.detach()}
+        metrics |= {"quantisation": (loss - m_loss).detach()} | {name: term.detach().mean() for name, term in terms.items()}
         if self.entropy is not None:
             entropy = self.entropy(model.codebook, h)
             loss, metrics["entropy"] = loss + entropy, entropy.detach()

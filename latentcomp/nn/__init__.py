@@ -1,10 +1,10 @@
 """Networks that know no probability."""
 
 from latentcomp.nn.convolutional import ConvDecoder, ConvEncoder, ConvSites, ConvTrunk
-from latentcomp.nn.critic import ActNorm, PatchCritic
+from latentcomp.nn.critic import ActNorm, PatchCritic, group_norm
 from latentcomp.nn.gpt import GPT
 from latentcomp.nn.grid import Ordered, SiteDecoder, SiteEncoder
-from latentcomp.nn.lpips import LPIPS
+from latentcomp.nn.lpips import LPIPS, DropoutLPIPS
 from latentcomp.nn.mlp import MLP, ImageDecoder, ImageTrunk, SiteHead
 from latentcomp.nn.pixelcnn import PixelCNN
 from latentcomp.nn.prefix_mlp import PrefixMLP
@@ -14,7 +14,7 @@ from latentcomp.nn.transformer import CausalTransformer
 from latentcomp.nn.unet import Decoder, Encoder, Ladder
 
 __all__ = [
-    "GPT", "LPIPS", "MLP", "ActNorm", "CausalTransformer", "ConvDecoder", "ConvEncoder", "ConvSites", "ConvTrunk", "Decoder", "Encoder", "ImageDecoder",
-    "ImageTrunk", "Ladder", "Ordered", "PatchCritic", "PixelCNN", "PrefixMLP", "SequenceNetwork", "SiteDecoder", "SiteEncoder", "SiteHead", "SiteMLP",
-    "SpreadMLP",
+    "GPT", "LPIPS", "MLP", "ActNorm", "CausalTransformer", "ConvDecoder", "ConvEncoder", "ConvSites", "ConvTrunk", "Decoder", "DropoutLPIPS", "Encoder",
+    "ImageDecoder", "ImageTrunk", "Ladder", "Ordered", "PatchCritic", "PixelCNN", "PrefixMLP", "SequenceNetwork", "SiteDecoder", "SiteEncoder", "SiteHead",
+    "SiteMLP", "SpreadMLP", "group_norm",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ three times as fast as the default layout.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -134,6 +135,11 @@ class ConvDecoder(nn.Module):
             *transposed(channels, 4, norm),
             nn.Conv2d(channels, 1, 1),
         ).to(memory_format=torch.channels_last)
+
+    @property
+    def last_weight(self) -> Tensor:
+        """Of the layer that makes the image: where VQGAN balances its gradients."""
+        return cast(Tensor, self.layers[-1].weight)
 
     def forward(self, e: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 H W"]:
         """The logits."""

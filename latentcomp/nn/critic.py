@@ -1,10 +1,11 @@
 """The patch critic of VQGAN (Isola et al., 2017, "pix2pix"): one logit for each overlapping patch of an image, real against made.
 
 Convolutions of width 4: some of stride 2 that double the channels, two of stride 1. With three of stride 2 a patch has 70 x 70 pixels. Batch norm is the
-published default; its running statistics are state that a forward pass writes in training, which models trained in E- and M-phases avoid. ``ActNorm``
-learns a shift and a scale instead.
+published default; its running statistics are state that a forward pass writes in training, and its logits of one image depend on the others of the batch,
+so that a split of the batch changes them. ``ActNorm`` learns a shift and a scale instead, set by the first batch. ``group_norm`` has neither state nor memory.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -41,6 +42,11 @@ class ActNorm(nn.Module):
         self.initialised.fill_(1)
 
 
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm of up to 32 groups: nothing of another image of the batch, and no state."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
 class PatchCritic(nn.Module):
     """Images ``(B, C, H, W)`` to logits ``(B, 1, h, w)``, positive for real: 30 x 30 of them for 256 x 256 pixels.
 
@@ -48,7 +54,7 @@ class PatchCritic(nn.Module):
         inputs: C; with a condition stacked on the image, its channels too.
         channels: the width behind the first convolution.
         layers: convolutions of stride 2.
-        norm: makes the normalisation of so many channels: ``torch.nn.BatchNorm2d`` or :class:`ActNorm`.
+        norm: makes the normalisation of so many channels: ``torch.nn.BatchNorm2d``, :class:`ActNorm` or :func:`group_norm`.
     """
 
     def __init__(self, inputs: int = 3, channels: int = 64, layers: int = 3, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
@@ -59,10 +65,20 @@ class PatchCritic(nn.Module):
             # batch norm subtracts the mean, so that a bias before it would do nothing
             stack += [nn.Conv2d(a, b, 4, 2 if i < layers else 1, 1, bias=norm is not nn.BatchNorm2d), norm(b), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*stack, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+        self.inputs, self.least = inputs, 3 * 2**layers
         self.apply(_initialise)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 h w"]:
-        """The logits."""
+        """The logits.
+
+        Raises:
+            ValueError: the images are smaller than a patch needs, or have another number of channels.
+        """
+        if min(x.shape[-2:]) < self.least or x.shape[1] != self.inputs:
+            raise ValueError(
+                f"the critic judges images of {self.inputs} channel(s) and at least {self.least} x {self.least} pixels; got {x.shape[1]} of {x.shape[-2]} x "
+                f"{x.shape[-1]}: build PatchCritic with inputs={x.shape[1]} and fewer layers (with n, images need 3 * 2^n pixels a side), or enlarge them"
+            )
         return self.layers(x)
 
 

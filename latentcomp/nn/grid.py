@@ -6,6 +6,7 @@ codebook's D dimensions stand here too. Both classes work at any grid; the decod
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -48,6 +49,11 @@ class SiteDecoder(nn.Module):
         super().__init__()
         self.decoder, self.grid = decoder, tuple(grid)
         self.project = nn.Conv2d(width, features, 1)
+
+    @property
+    def last_weight(self) -> Tensor:
+        """Of the layer that makes the image: where VQGAN balances its gradients."""
+        return self.decoder.last.weight
 
     def forward(self, e: Float[Tensor, "B N D"]) -> Float[Tensor, "B C H W"]:
         """The images of sequences that fill the model's own grid."""
@@ -127,6 +133,11 @@ class OrderedDecoder(nn.Module):
     def __init__(self, decoder: nn.Module, order: Ordered) -> None:
         super().__init__()
         self.decoder, self.order = decoder, order
+
+    @property
+    def last_weight(self) -> Tensor:
+        """Of the layer that makes the image."""
+        return cast(Tensor, self.decoder.last_weight)
 
     def forward(self, e: Float[Tensor, "B N D"]) -> Float[Tensor, "B C H W"]:
         """The images."""

@@ -3,8 +3,8 @@
     d(x, y) = sum_l mean over sites of w_l . (f_l(x) - f_l(y))^2,
 
 with features f_l of unit length at each site and weights w_l fitted to human judgements. The ``lpips`` package holds the weights; this module wraps it so
-that VGG's own may come from a local file, and so that it stays frozen: the published VQGAN code leaves the dropout on w_l active while training, which
-makes its distance a noisy one.
+that VGG's own may come from a local file, and so that it stays frozen. The published VQGAN code leaves the dropout on w_l active while training, which makes
+its distance a noisy one: ``DropoutLPIPS``.
 """
 
 import warnings
@@ -14,6 +14,10 @@ from types import ModuleType
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from latentcomp.noise import Noise
+
+LEAST = 16  # VGG-16 halves an image four times before its last features
 
 
 class LPIPS(nn.Module):
@@ -41,15 +45,63 @@ class LPIPS(nn.Module):
         """Stays in evaluation mode, whatever contains it."""
         return super().train(False)
 
-    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
-        """One distance for each pair of images in [-1, 1].
+    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "*SB 3 H W"]) -> Float[Tensor, "*SB"]:
+        """One distance for each y, from its x, in [-1, 1]: any number of y for each x, whose features are taken once.
 
         Raises:
-            ValueError: the images do not have three channels.
+            ValueError: the images do not have three channels, or are too small.
         """
-        if x.shape[1] != 3 or y.shape[1] != 3:
-            raise ValueError(f"VGG-16 wants images of 3 channels, got {x.shape[1]} and {y.shape[1]}: repeat a grey channel, e.g. x.expand(-1, 3, -1, -1)")
-        return self.distance(x, y).flatten()
+        _check(x, y)
+        features = [self._features(images) for images in (x, y.reshape(-1, *y.shape[-3:]))]
+        layers = enumerate(zip(*features, strict=True))
+        return sum((self._layer(i, (a - b.view(*y.shape[:-3], *b.shape[1:])).square()) for i, (a, b) in layers), start=y.new_zeros(()))
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Of unit length at each site, of five layers."""
+        lpips = _package()
+        return [lpips.normalize_tensor(f) for f in self.distance.net(self.distance.scaling_layer(images))]
+
+    def _layer(self, layer: int, squares: Float[Tensor, "*SB F h w"]) -> Float[Tensor, "*SB"]:
+        """The layer's share of the distance."""
+        weight = self.distance.lins[layer].model[-1].weight.flatten()
+        return torch.einsum("...fhw,f->...hw", squares, weight).mean((-2, -1))
+
+
+class DropoutLPIPS(LPIPS):
+    """The distance with half of its squared differences dropped, each by itself, while training: an unbiased and noisy one, as the published VQGANs saw it.
+
+    Args:
+        weights: as in :class:`LPIPS`.
+
+    Attributes:
+        noise: what decides, a stream for each image; None follows ``torch.manual_seed``. ``VQGAN`` sets it, so that splitting a batch changes nothing.
+    """
+
+    rate = 0.5
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__(weights)
+        self.noise: Noise | None = None
+
+    def train(self, mode: bool = True) -> "DropoutLPIPS":
+        """Drops in training; the network stays in evaluation mode."""
+        super().train(False)
+        self.training = mode
+        return self
+
+    def _layer(self, layer: int, squares: Float[Tensor, "*SB F h w"]) -> Float[Tensor, "*SB"]:
+        if self.training:
+            noise = self.noise or Noise.fresh(squares.shape[-4], squares.device)
+            kept = noise.uniform(squares.shape[:-4], squares.shape[-3:]) >= self.rate
+            squares = squares * kept / (1 - self.rate)
+        return super()._layer(layer, squares)
+
+
+def _check(x: Tensor, y: Tensor) -> None:
+    if x.shape[-3] != 3 or y.shape[-3] != 3:
+        raise ValueError(f"VGG-16 wants images of 3 channels, got {x.shape[-3]} and {y.shape[-3]}: repeat a grey channel, e.g. x.expand(-1, 3, -1, -1)")
+    if min(x.shape[-2:]) < LEAST:
+        raise ValueError(f"VGG-16 wants images of at least {LEAST} x {LEAST} pixels, got {x.shape[-2]} x {x.shape[-1]}: enlarge them, or do without LPIPS")
 
 
 def _package() -> ModuleType:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,6 +72,11 @@ class ImageDecoder(nn.Module):
     def __init__(self, sites: int, width: int, hidden: Sequence[int], image_shape: Sequence[int]) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), MLP(sites * width, *hidden, math.prod(image_shape)), nn.Unflatten(1, tuple(image_shape)))
+
+    @property
+    def last_weight(self) -> Tensor:
+        """Of the layer that makes the image: where VQGAN balances its gradients."""
+        return cast(Tensor, cast(MLP, self.layers[1])[-1].weight)
 
     def forward(self, e: Float[Tensor, "B N D"]) -> Float[Tensor, "B C H W"]:
         """The parameters."""

@@ -26,10 +26,11 @@ class Ladder:
     Attributes:
         channels: the width at the first level, the finest.
         multipliers: the width of each level, in units of ``channels``; m levels halve the image m - 1 times.
-        blocks: residual blocks a level; the decoder has one more.
+        blocks: residual blocks a level of the encoder.
         attention: the levels, counted from 0 at full resolution, with attention behind each block.
         dropout: of the residual blocks.
         convolved: whether a 3x3 convolution accompanies each change of resolution.
+        extra: how many blocks a level the decoder has more; 1 in the published code, 0 in the paper's table.
     """
 
     channels: int = 128
@@ -38,6 +39,7 @@ class Ladder:
     attention: Sequence[int] = (4,)
     dropout: float = 0.0
     convolved: bool = True
+    extra: int = 1
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -244,7 +246,7 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList()
         for i, (a, b) in enumerate(zip((*widths[1:], widths[-1]), widths, strict=True)):
             up = Upsample(b, ladder.convolved) if i else None
-            self.levels.append(Level(a, b, ladder.blocks + 1, i in ladder.attention, ladder.dropout, up))
+            self.levels.append(Level(a, b, ladder.blocks + ladder.extra, i in ladder.attention, ladder.dropout, up))
         self.norm, self.last = Norm(widths[0]), nn.Conv2d(widths[0], outputs, 3, padding=1)
 
     def forward(self, maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B C H W"]:

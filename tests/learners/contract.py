@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentcomp.batch import Batch
 from latentcomp.codebook.codebook import Codebook
@@ -30,6 +30,7 @@ from latentcomp.moves import Gibbs, LocalSearch
 from latentcomp.objectives import rotation_trick
 from latentcomp.phases.behaviour import Exploring, Mixed, Moved, OnPolicy
 from latentcomp.phases.chains import Chains
+from latentcomp.phases.critic import Critic, FixedWeight, LeCAM, Ramp
 from latentcomp.phases.e_step import AmortisedLogZ, LogVariance, ScalarLogZ, TrajectoryBalance, WakePhi
 from latentcomp.phases.flows import DetailedBalance, PrefixFlow, SubTrajectoryBalance
 from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Sampled
@@ -46,6 +47,13 @@ STATE = 2 * WIDTH  # the context of a softmax-distance posterior is its encoder'
 def memory(capacity: int = 4) -> Memory:
     """For the positions that ``batches`` gives its data."""
     return Memory(len(X) + 100, 2, capacity)
+
+
+def critic(game: str, renewed: bool = False) -> Critic:
+    """One that learns from the second step on and counts from the third; its lambda is fixed, since a ratio of gradients is each micro-batch's own."""
+    torch.manual_seed(4)
+    network = nn.Sequential(nn.Conv2d(1, 4, 2), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 1))
+    return Critic(network, game, FixedWeight(0.3), Ramp(2, 2, 1), LeCAM(0.5, 0.8), renewed)
 
 
 LEARNERS: dict[str, Callable[[], Learner]] = {
@@ -91,6 +99,9 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "memoised_wake_sleep": lambda: MemoisedWakeSleep(posterior("prefix_mlp"), memory(3), sleep=Sleep()),
     "memoised_together": lambda: MemoisedWakeSleep(posterior("factorised"), memory(3), Moved(Exploring(2, 0.2), Gibbs()), Together()),
 }
+LEARNERS["vqgan_critic"] = lambda: VQGAN(StraightThrough(posterior("nearest_code")), critic("hinge"))
+LEARNERS["vqgan_gumbel"] = lambda: VQGAN(LEARNERS["gumbel_hard"](), critic("min_max", renewed=True))
+LEARNERS["vqgan_gflownet"] = lambda: VQGAN(LEARNERS["gflownet_replay"](), critic("non_saturating"))
 LEARNERS["warm_start"] = lambda: WarmStart(StraightThrough(posterior("nearest_code")), LEARNERS["gflownet_replay"](), 2)
 CODEBOOKS: dict[str, Callable[[int, int], Geometry]] = {
     "vq_kmeans": partial(Codebook, start=KMeans()),
@@ -98,6 +109,7 @@ CODEBOOKS: dict[str, Callable[[int, int], Geometry]] = {
     "vq_sphere": partial(Codebook, restart=4.0, space=Sphere()),
     "sim_vq": SimVQ,
     "vq_restart": partial(Codebook, restart=4.0),
+    "vqgan_critic": partial(EMACodebook, restart=4.0, decay=0.8),
     "vq_ema": EMACodebook,
     "vq_ema_restart": partial(EMACodebook, restart=4.0, decay=0.8),
 }

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentcomp.nn.critic import ActNorm, PatchCritic
+from latentcomp.nn.critic import ActNorm, PatchCritic, group_norm
 
 
 def test_the_published_size():
@@ -41,3 +41,26 @@ def test_actnorm_is_set_by_its_first_batch_in_training():
     again = ActNorm(4)
     again.load_state_dict(norm.state_dict())
     assert torch.equal(again(2 * x), norm(2 * x))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_smallest_image_gives_one_logit_and_a_smaller_one_is_refused(layers):
+    critic = PatchCritic(3, 4, layers)
+    side = 3 * 2**layers
+    assert critic(torch.zeros(1, 3, side, side)).shape == (1, 1, 1, 1)
+    with pytest.raises(ValueError, match=rf"at least {side} x {side} pixels; got 3 of {side} x {side - 1}.*fewer layers"):
+        critic(torch.zeros(1, 3, side, side - 1))
+
+
+def test_other_channels_are_refused():
+    with pytest.raises(ValueError, match=r"3 channel\(s\).*got 1 of 64 x 64: build PatchCritic with inputs=1"):
+        PatchCritic(3, 4)(torch.zeros(1, 1, 64, 64))
+
+
+def test_with_group_norm_an_image_s_logits_are_its_own_and_no_state_is_written():
+    critic = PatchCritic(3, 8, 2, group_norm).double().train()
+    x = torch.rand(4, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(critic(x)[:1], critic(x[:1]))
+    assert not list(critic.buffers())
+    other = PatchCritic(3, 8, 2).double().train()
+    assert not torch.allclose(other(x)[:1], other(x[:1]))

@@ -5,17 +5,9 @@ import sys
 import pytest
 import torch
 
-from latentcomp.nn.lpips import LPIPS
-
-LAYERS = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256), 17: (512, 256)}
-LAYERS |= {i: (512, 512) for i in (19, 21, 24, 26, 28)}
-
-
-def vgg() -> dict[str, torch.Tensor]:
-    """Random weights under torchvision's names."""
-    generator = torch.Generator().manual_seed(0)
-    state = {f"features.{i}.weight": torch.randn(*shape, 3, 3, generator=generator) / (9 * shape[1]) ** 0.5 for i, shape in LAYERS.items()}
-    return state | {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in LAYERS.items()}
+from latentcomp.nn.lpips import LPIPS, DropoutLPIPS
+from latentcomp.noise import Noise
+from tests.nn.vgg import vgg
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +34,54 @@ def test_it_is_the_package_with_these_weights(distance, path):
     safetensors.save_file(state, path.with_suffix(".safetensors"))
     x, y = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
     assert torch.equal(LPIPS(path.with_suffix(".safetensors"))(x, y), distance(x, y))
+    torch.testing.assert_close(distance(x, y), distance.distance(x, y).flatten())
+
+
+def test_any_number_of_samples_for_each_image(distance):
+    x, y = torch.rand(2, 3, 16, 16), torch.rand(3, 2, 3, 16, 16)
+    given = distance(x, y)
+    assert given.shape == (3, 2)
+    torch.testing.assert_close(given, torch.stack([distance.distance(x, row).flatten() for row in y]))
+
+
+@pytest.fixture(scope="module")
+def noisy(path):
+    """The distance with dropout, on the same weights."""
+    return DropoutLPIPS(path)
+
+
+def test_dropout_is_unbiased_with_the_published_variance_and_ends_with_training(distance, noisy, unchecked):
+    """Error rate: 1e-6 for the mean (4.9 standard errors), about as much for the variance (five of a normal's)."""
+    draws = 400
+    x, y = (torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    assert torch.equal(noisy.eval()(x, y), distance(x, y))
+    assert not any(module.training for name, module in noisy.train().named_modules() if name)
+    noisy.noise = Noise(0, 0, torch.arange(1))
+    squares = [(a - b).square() for a, b in zip(noisy._features(x), noisy._features(y), strict=True)]
+    samples = sum(noisy._layer(i, s.expand(draws, 1, *s.shape[1:])) for i, s in enumerate(squares)).flatten()
+    terms = [s * distance.distance.lins[i].model[-1].weight / s[0, 0].numel() for i, s in enumerate(squares)]
+    variance = float(sum(t.square().sum() for t in terms))  # each term is 0 or twice itself
+    assert abs(float(samples.mean() - distance(x, y))) < 4.9 * (variance / draws) ** 0.5
+    assert abs(float(samples.var()) / variance - 1) < 5 * (2 / draws) ** 0.5
+
+
+def test_dropout_is_each_image_s_own(noisy):
+    noisy.train()
+    x, y = torch.rand(3, 3, 16, 16), torch.rand(3, 3, 16, 16)
+    noisy.noise = Noise(1, 2, torch.tensor([7, 8, 9]))
+    whole = noisy(x, y)
+    noisy.noise = Noise(1, 2, torch.tensor([9]))
+    torch.testing.assert_close(noisy(x[2:], y[2:]), whole[2:])
+    noisy.noise = None
+    torch.manual_seed(0)
+    first = noisy(x, y)
+    torch.manual_seed(0)
+    assert torch.equal(noisy(x, y), first)
+
+
+def test_images_too_small_for_vgg_are_refused(distance):
+    with pytest.raises(ValueError, match="at least 16 x 16 pixels, got 8 x 16"):
+        distance(torch.rand(1, 3, 8, 16), torch.rand(1, 3, 8, 16))
 
 
 def test_one_distance_for_each_pair_and_a_gradient_to_the_images_alone(distance):

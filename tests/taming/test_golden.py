@@ -1,15 +1,20 @@
 """The import gives what the published code gave: on checkpoints and outputs that it wrote."""
 
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from latentcomp import objectives
+from latentcomp import Batch
 from latentcomp.nn.lpips import LPIPS
-from latentcomp.taming import load_transformer, load_vqgan
+from latentcomp.taming import keys, load_transformer, load_vqgan
+from latentcomp.taming.first_stage import IGNORED, FirstStage, parts_of
+from latentcomp.taming.pickles import read_state
+from latentcomp.taming.presets import Size, taming
 
 SHARED = os.environ.get("LATENTCOMP_SHARED")
 reason = "needs checkpoints and outputs of the published code: set LATENTCOMP_SHARED to the folder that holds golden/taming and weights"
@@ -66,33 +71,49 @@ def test_lpips_sees_the_same_distance(io, lpips):
     assert close(lpips(io["x"], io["x_rec"]), io["lpips"])
 
 
-def test_the_generators_loss_its_terms_and_its_gradients_are_the_same(io, lpips):
-    """A step of the published training, its critic in training mode, its quantiser with the weights of the two terms exchanged."""
-    vqgan = load_vqgan(GOLDEN / "vqgan.ckpt", GOLDEN / "vqgan.yaml").train()
-    x, h = io["x"], vqgan.encoder(io["x"])
-    e = vqgan.model.codebook(vqgan.model.codebook.nearest(h))
-    entries = h.shape[1] * h.shape[2]
-    quantisation = (objectives.commitment_loss(e, h) + 0.25 * objectives.codebook_loss(e, h)) / entries
-    x_hat = vqgan.model.decode(objectives.straight_through(h, e)).mean
-    distance = lpips(x, x_hat)
-    reconstruction, adversarial = objectives.perceptual_loss(x, x_hat, distance), objectives.adversarial_loss(vqgan.critic(x_hat))
-    weight = 0.8 * objectives.adaptive_weight(reconstruction, adversarial, vqgan.decoder.decoder.last.weight)
-    total = reconstruction + weight * adversarial + quantisation
-    terms = {"total": total, "quant": quantisation, "nll": reconstruction, "g": adversarial, "p": distance.mean()}
+def test_the_taming_preset_makes_the_published_step(io):
+    """The learner's own losses, in float64: every logged term, lambda, the five gradients, the critic's logits. Dropout is off, as when these were written."""
+    pytest.importorskip("lpips")
+    size = Size((3, 64, 64), codes=32, width=8, features=16, channels=32, multipliers=(1, 2), blocks=1, critic=16)
+    model, learner = taming(size, WEIGHTS, start=0)
+    stage = FirstStage(model, learner.posterior, learner.critic.network)
+    keys.fill(parts_of(stage, ""), read_state(GOLDEN / "vqgan.ckpt"), IGNORED)
+    model.double().train()
+    judge = learner.double().eval().critic.network
+    with torch.no_grad():
+        assert close(judge(io["x"].double()), io["logits_real_eval"].double())
+        assert close(judge(io["x_rec"].double()), io["logits_rec_eval"].double())
+    learner.train()
+    model.likelihood.eval()
+    losses = learner.losses(model, Batch(io["x"].double()))
+    loss = next(losses)
+    m = loss.metrics
+    logged = {"p": m["perceptual"], "nll": m["l1"] + m["perceptual"], "rec": m["l1"] + m["perceptual"], "quant": m["quantisation"], "g": m["adversarial"]}
+    total = logged["nll"] + m["ramp"] * m["lambda"] * m["adversarial"] + m["quantisation"]
+    terms = {f"log/{name}_loss": value for name, value in {**logged, "total": total}.items()} | {"log/d_weight": m["lambda"], "log/disc_factor": m["ramp"]}
+    assert terms.keys() == {name for name in io if name.startswith("log/")}
     for name, value in terms.items():
-        assert close(value.detach(), io[f"log/{name}_loss"]), name
-    assert close(weight, io["log/d_weight"])
-    total.backward()
-    gradients = {
-        "decoder.conv_out.weight": vqgan.decoder.decoder.last.weight,
-        "decoder.mid.block_1.conv1.weight": vqgan.decoder.decoder.middle[0].conv1.weight,
-        "encoder.conv_in.weight": vqgan.encoder.encoder.first.weight,
-        "quant_conv.weight": vqgan.encoder.project.weight,
-        "quantize.embedding.weight": vqgan.model.codebook.weight,
-    }
-    assert {f"grad/{name}" for name in gradients} == {name for name in io if name.startswith("grad/")}
-    for name, parameter in gradients.items():
-        assert close(parameter.grad, io[f"grad/{name}"]), name
+        assert close(value, io[name].double()), name
+    assert close(loss.value.detach(), (total + 1024 * math.log(32)).detach()), "the loss is the published total, and the uniform prior's constant"
+    assert close(loss.output.detach(), io["x_rec"].double())
+    loss.value.backward(inputs=loss.learns)
+    gradients = {name: parameter.grad for part in parts_of(stage, "") for name, parameter in named(part)}
+    wanted = {name.removeprefix("grad/"): value for name, value in io.items() if name.startswith("grad/")}
+    assert len(wanted) == 5
+    for name, value in wanted.items():
+        assert close(gradients[name].reshape(value.shape), value.double()), name
+    assert all(parameter.grad is None for parameter in learner.critic.parameters())
+    critic = next(losses)
+    assert critic.term == "critic"
+    assert {id(p) for p in critic.learns} == {id(p) for p in learner.critic.parameters()}
+
+
+def named(part: keys.Part) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """A part's parameters by their published names, where one of ours is one of theirs."""
+    for name, parameter in part.module.named_parameters():
+        published = part.published(name)
+        if len(published) == 1:
+            yield published[0], parameter
 
 
 @torch.no_grad()
