@@ -134,6 +134,14 @@ class CausalTransformer(SequenceNetwork[KeyValueCache]):
         shape = (len(self.blocks), 2, rows, heads, len(self.cardinalities), width // heads)
         return KeyValueCache(first.new_empty(shape), first)
 
+    def resume(self, rows: int, context: Tensor | None, given: Int[Tensor, "R a"]) -> KeyValueCache:
+        """Context and codes in one pass."""
+        cache = self.start(rows, context)
+        h = torch.cat([cache.first.unsqueeze(1), self.tokens(given[:, :-1])], 1) + self.positions[: given.shape[1]]
+        for block, memory in zip(self.blocks, cache.memory, strict=True):
+            h = cast(Block, block).step(h, memory, 0)
+        return cache
+
     def advance(self, cache: KeyValueCache, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
         """Position ``site`` of the stream: the context at site 0, else the code chosen at the site before."""
         h = (cache.first if z is None else self.tokens(z)) + self.positions[site]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentcomp.taming.conditions import Conditioning, Coordinates, Labels, StartCode, Tokens
+from latentcomp.conditions import Conditioning, Coordinates, Labels, StartCode, Tokens
 
 
 def test_labels_and_tokens_are_codes():
