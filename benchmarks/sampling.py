@@ -146,7 +146,7 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
     return (
         {name: getattr(options, name) for name in names}
         | machine
-        | {"ratios": "of the medians, all sides in turn in one process after one round that counts nothing"}
+        | {"ratios": "of medians, all sides in turn in one process, after one round that counts nothing"}
     )
 
 

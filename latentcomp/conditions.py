@@ -5,7 +5,7 @@ maps, segmentations, edges, small images. A network whose condition has a vocabu
 published networks, :class:`Shifted` keeps them apart.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Num, Shaped
@@ -152,7 +152,7 @@ class Shifted(nn.Module):
 
     def encode(self, c: Shaped[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
         """The codes, shifted."""
-        return self.stage.encode(c) + self.by
+        return cast(Condition, self.stage).encode(c) + self.by
 
 
 class Conditioning(nn.Module):
@@ -178,7 +178,7 @@ class Conditioning(nn.Module):
         """The codes."""
         if self.side is not None:
             c = interpolate(c, size=(self.side, self.side))
-        return self.stage.encode(c)
+        return cast(Condition, self.stage).encode(c)
 
 
 def checked_stage(stage: nn.Module) -> nn.Module:

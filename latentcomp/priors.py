@@ -99,7 +99,7 @@ class InOrder(Prior):
 
 
 class Masked(Prior):
-    """p(z|c) of a network that predicts hidden codes from the others, in any order (Chang et al., 2022): draws in few steps, and knows its likelihood as a bound.
+    """p(z|c) of a network that predicts hidden codes from the others, in any order (Chang et al., 2022): drawn in few steps, scored by a bound.
 
     Args:
         network: the masked transformer.

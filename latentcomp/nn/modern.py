@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
@@ -89,11 +88,11 @@ class ModernBlock(nn.Module):
         return self._finish(h, scaled_dot_product_attention(q, memory[0, :, :, :end], memory[1, :, :, :end], is_causal=h.shape[1] > 1))
 
     def _qkv(self, h: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = rearrange(self.qkv(self.attention_norm(h)), "r t (three heads d) -> three r heads t d", three=3, heads=self.heads)
+        q, k, v = self.qkv(self.attention_norm(h)).view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
         return turned(q, rotation), turned(k, rotation), v
 
     def _finish(self, h: Tensor, attended: Tensor) -> Tensor:
-        h = h + self.dropout(self.out(rearrange(attended, "r heads t d -> r t (heads d)")))
+        h = h + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
         gate, up = self.gate(self.mlp_norm(h)).chunk(2, -1)
         return h + self.dropout(self.down(silu(gate) * up))
 
@@ -126,9 +125,7 @@ class ModernTransformer(SequenceNetwork[PrefixedCache]):
         n, self.size = len(self.cardinalities), Width() if size is None else size
         h, w = (1, n) if grid is None else grid
         if len(set(self.cardinalities)) != 1 or h * w != n:
-            raise ValueError(
-                f"ModernTransformer wants the same K at all {h * w} sites of its {h}x{w} grid; got {n} sites of K in {sorted(set(self.cardinalities))}"
-            )
+            raise ValueError(f"ModernTransformer wants the same K at all {h * w} sites of its {h}x{w} grid; got {n} sites of {sorted(set(self.cardinalities))}")
         sites = torch.arange(n) if order is None else order
         if not torch.equal(sites.sort().values.cpu(), torch.arange(n)):
             raise ValueError(f"an order of {n} sites must hold each of 0..{n - 1} once")

@@ -8,6 +8,7 @@ hides the site itself. A context, such as an embedded label, enters every gated 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -182,7 +183,7 @@ class PixelSNAIL(SequenceNetwork[GridCache]):
         left = pad(codes, (1, 0))[..., :-1]  # the column to the left: the site itself is hidden from here on
         h = self.above(codes) + self.left(left)
         for block in self.blocks:
-            *gated, lookup = block
+            *gated, lookup = cast(nn.ModuleList, block)
             for convolution in gated:
                 h = convolution(h, context)
             h = lookup(h, codes, self._places[:, : z.shape[1]])

@@ -1,4 +1,4 @@
-"""The codes of a condition as vectors that stand before those of z: a vocabulary of their own, learned positions, and one code more that means "no condition"."""
+"""The codes of a condition as vectors that stand before those of z: a vocabulary of their own, learned positions, and one code more for "no condition"."""
 
 import torch
 from jaxtyping import Float, Int

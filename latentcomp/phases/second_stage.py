@@ -1,6 +1,6 @@
 """What a second stage's prior descends: log p(z|c) of codes, read as they are or with noise, or a bound of it over all orders of sites."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ from latentcomp.codes.masked import MaskedCodes, Schedule, uniform_share
 from latentcomp.noise import Noise
 
 
+@runtime_checkable
 class CodeObjective(Protocol):
     """Anything that scores codes under a prior, in nats, a number for each datum to ascend."""
 

@@ -53,7 +53,8 @@ def accepted(draw: Draw, score: Score, n: int, rate: float, seed: int = 0, chunk
     if n < 1 or chunk < 1:
         raise ValueError(f"at least one sample is kept, and drawn at once; got n={n}, chunk={chunk}")
     total = math.ceil(n / rate)
-    kept, scores = [], []
+    kept: list[Tensor] = []
+    scores: list[Tensor] = []
     for start in range(0, total, chunk):
         z = draw(Noise(seed, 0, torch.arange(start, min(start + chunk, total))))
         pool, values = torch.cat([*kept, z]), torch.cat([*scores, score(z)])

@@ -7,6 +7,7 @@ tile: there the result differs, the less the larger the tiles.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -46,8 +47,8 @@ class Tiles(NamedTuple):
 
 def _owned(starts: Sequence[int], size: int, side: int) -> list[tuple[int, int]]:
     """The part of an axis that each tile is the middle of: borders lie halfway through the overlaps."""
-    borders = [0, *((a + size + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), side]
-    return list(zip(borders, borders[1:], strict=False))
+    borders = [0, *((a + size + b) // 2 for a, b in pairwise(starts)), side]
+    return list(pairwise(borders))
 
 
 @torch.no_grad()
@@ -112,7 +113,7 @@ def decoded(
                 stride = image.shape[-1] // part.shape[2]
                 out = image.new_zeros(*image.shape[:2], h * stride, w * stride)
             weight = across(stride).to(image).unsqueeze(-1) * along(stride).to(image)
-            out[..., top * stride : top * stride + image.shape[-2], left * stride : left * stride + image.shape[-1]] += image.mul_(weight)
+            out[..., top * stride : top * stride + image.shape[-2], left * stride : left * stride + image.shape[-1]] += image * weight
     if out is None:
         raise ValueError("there are no codes to decode")
     return out
@@ -123,17 +124,15 @@ def _weights(tiles: Tiles, side: int) -> list[Callable[[int], Tensor]]:
     starts = tiles.starts(side)
 
     def ramp(a: int, b: int, stride: int) -> Tensor:
-        """From 0 to 1 through the overlap from b, where the later tile begins, to a + size, where the earlier ends."""
+        """From 0 to 1 through the overlap from b, where the later tile begins, to a + size, where the earlier ends; a step where there is none."""
         low, high = (b + tiles.margin) * stride, (a + tiles.size - tiles.margin) * stride
         pixels = torch.arange(side * stride, dtype=torch.float64) + 0.5
-        return ((pixels - low) / max(high - low, 1)).clamp(0, 1)
+        return ((pixels - low) / (high - low)).clamp(0, 1) if high > low else (pixels > low).double()
 
     def weight(tile: int, stride: int) -> Tensor:
-        whole = torch.ones(side * stride, dtype=torch.float64)
-        if tile:
-            whole = whole * ramp(starts[tile - 1], starts[tile], stride)
-        if tile + 1 < len(starts):
-            whole = whole * (1 - ramp(starts[tile], starts[tile + 1], stride))
+        whole = ramp(starts[tile - 1], starts[tile], stride) if tile else torch.ones(side * stride, dtype=torch.float64)
+        for a, b in pairwise(starts[tile:]):  # what later tiles leave over, so that all add up to one where three overlap, too
+            whole = whole * (1 - ramp(a, b, stride))
         return whole[starts[tile] * stride : min(starts[tile] + tiles.size, side) * stride]
 
     return [lambda stride, tile=tile: weight(tile, stride) for tile in range(len(starts))]  # type: ignore[misc]

@@ -7,7 +7,7 @@ of its own, as published; a larger one moves the window in steps and reads so ma
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -21,6 +21,7 @@ Writer = Callable[[Tensor | None], CodeDistribution]
 """From a window's condition codes ``(B, M)``, or None, to the distribution of its codes."""
 
 
+@runtime_checkable
 class WindowCondition(Protocol):
     """The condition's codes of each window."""
 
@@ -168,6 +169,4 @@ def _check_writer(q: CodeDistribution, window: Sequence[int]) -> None:
     if not isinstance(q, AutoregressiveCodes):
         raise TypeError(f"a window slides row by row, but {type(q).__name__} does not write so: use an autoregressive prior in raster order")
     if len(q.cardinalities) != window[0] * window[1]:
-        raise ValueError(
-            f"the prior writes {len(q.cardinalities)} codes, which is no window of {window[0]} x {window[1]}: give the grid that it was trained on"
-        )
+        raise ValueError(f"the prior writes {len(q.cardinalities)} codes, no window of {window[0]} x {window[1]}: give the grid that it was trained on")
