@@ -117,6 +117,11 @@ class Coordinates(nn.Module):
         return (self.codes * interpolate(c, size=size, mode="area").clamp(0, 1)).round().long().flatten(1)
 
 
+def coordinate_map(rows: int, height: int, width: int) -> Float[Tensor, "B 1 H W"]:
+    """Where each pixel stands in its image, row by row, from 0 up to but not 1: what :class:`Coordinates` reads, whole or cropped."""
+    return (torch.arange(height * width) / (height * width)).view(1, 1, height, width).expand(rows, -1, -1, -1)
+
+
 class Encoded(nn.Module):
     """The condition is an image, and its codes are those that a frozen first stage of its own gives it.
 
