@@ -18,6 +18,7 @@ from latentcomp.learners.learner import Learner, Loss
 from latentcomp.learners.memoised_wake_sleep import MemoisedWakeSleep
 from latentcomp.learners.monte_carlo_em import MonteCarloEM
 from latentcomp.learners.reinforce import Reinforce
+from latentcomp.learners.second_stage import SecondStage, second_stage
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.learners.vimco import Vimco
 from latentcomp.learners.vqgan import VQGAN
@@ -28,6 +29,6 @@ from latentcomp.train import NonFiniteLoss, fit
 
 __all__ = [
     "EM", "VQGAN", "Batch", "Batches", "Budget", "Codebook", "Comparison", "EMACodebook", "GFlowNetEM", "GumbelSoftmax", "LatentVariableModel",
-    "Learner", "Loss", "MemoisedWakeSleep", "MonteCarloEM", "NonFiniteLoss", "Reinforce", "Relaxation", "Split", "StraightThrough", "Vimco", "WakeSleep",
-    "WarmStart", "__version__", "compare", "digits", "fit", "mnist",
+    "Learner", "Loss", "MemoisedWakeSleep", "MonteCarloEM", "NonFiniteLoss", "Reinforce", "Relaxation", "SecondStage", "Split", "StraightThrough", "Vimco",
+    "WakeSleep", "WarmStart", "__version__", "compare", "digits", "fit", "mnist", "second_stage",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ images, and the prior says how probable codes are. Their parameters together are
 business here: see ``posteriors`` and ``learners``.
 """
 
+import copy
 from functools import cached_property
 
 import torch
@@ -122,3 +123,11 @@ class LatentVariableModel(nn.Module):
         if len(x) == 0:
             raise ValueError("there are no images: the batch is empty")
         self.likelihood.check(x)
+
+
+def with_prior(model: LatentVariableModel, prior: Prior) -> LatentVariableModel:
+    """The same codebook, decoder and likelihood under another prior; parameters are shared, not copied."""
+    other = copy.copy(model)
+    other._modules = dict(model._modules)
+    other.prior = prior
+    return other

@@ -4,11 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from latentcomp.codes.autoregressive import AutoregressiveCodes
 from latentcomp.codes.distribution import CodeDistribution
 from latentcomp.codes.factorised import FactorisedCodes, uniform_codes
+from latentcomp.codes.masked import Decoding, MaskedCodes
+from latentcomp.codes.ordered import OrderedCodes
+from latentcomp.nn.grid import Ordered
+from latentcomp.nn.masked import MaskedTransformer
 from latentcomp.nn.sequence import SequenceNetwork
 
 
@@ -68,3 +73,44 @@ class Autoregressive(Prior):
         if c is None or self.condition is None:
             return AutoregressiveCodes(self.network)
         return AutoregressiveCodes(self.network, self.condition(c))
+
+
+class InOrder(Prior):
+    """Another prior, which writes the grid in an order of its own: its sequence's position i holds the site ``order[i]``.
+
+    Args:
+        prior: over sequences in that order.
+        order: ``(N,)`` long, a permutation such as those of :mod:`latentcomp.nn.orders`.
+
+    Raises:
+        ValueError: the order is no permutation, or one of another number of sites.
+    """
+
+    def __init__(self, prior: Prior, order: Int[Tensor, " N"]) -> None:
+        if len(order) != len(prior.cardinalities):
+            raise ValueError(f"an order of {len(order)} sites for a prior over {len(prior.cardinalities)}: make it for the prior's own grid")
+        ordered = Ordered(order)
+        super().__init__([prior.cardinalities[i] for i in ordered.inverse.tolist()])
+        self.prior, self.order = prior, ordered
+
+    def forward(self, c: Tensor | None = None) -> OrderedCodes:
+        """p(z|c), each site in its place."""
+        return OrderedCodes(self.prior(c), self.order)
+
+
+class Masked(Prior):
+    """p(z|c) of a network that predicts hidden codes from the others, in any order (Chang et al., 2022): drawn in few steps, scored by a bound.
+
+    Args:
+        network: the masked transformer.
+        condition: maps c to the codes ``(B, M)`` that the network reads; None for an unconditional prior.
+        decoding: how codes are drawn.
+    """
+
+    def __init__(self, network: MaskedTransformer, condition: nn.Module | None = None, decoding: Decoding | None = None) -> None:
+        super().__init__(network.cardinalities)
+        self.network, self.condition, self.decoding = network, condition, decoding
+
+    def forward(self, c: Tensor | None = None) -> MaskedCodes:
+        """p(z|c)."""
+        return MaskedCodes(self.network, None if c is None or self.condition is None else self.condition(c), self.decoding)

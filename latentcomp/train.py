@@ -50,7 +50,7 @@ def fit(
     first = True
     for batch in batches:
         if first:
-            model.check(batch.x)
+            learner.check(model, batch)
             first = False
         yield _step(model, learner, batch._replace(index=batch.positions).split(accumulate), optimizers)
 

@@ -20,10 +20,11 @@ LAYERS = [
     {"model"},
     {"enumeration"},
     {"posteriors"},
+    {"conditions"},
     {"moves"},
     {"phases"},
     {"learners", "torchgfn"},
-    {"train", "data", "taming"},
+    {"train", "data", "sampling", "taming"},
     {"evaluate", "pyro"},
 ]
 NEVER_AT_IMPORT = ["pyro", "gfn", "lpips", "torchvision", "lightning", "lightning_fabric", "torchmetrics", "sklearn", "matplotlib", "hydra"]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from latentcomp.codes.distribution import CodeDistribution, checked_exploration, flattened, inverse_cdf
@@ -58,7 +58,21 @@ class AutoregressiveCodes(CodeDistribution):
 
     def select(self, rows: Int[Tensor, " R"]) -> "AutoregressiveCodes":
         """The distributions of these data; an unconditional one is the same for all."""
-        return self if self._context is None else AutoregressiveCodes(self.network, self._context[rows], *self._exploration)
+        return self if self._context is None else self._under(self._context[rows])
+
+    def unconditioned(self, rows: Bool[Tensor, " B"]) -> "AutoregressiveCodes":
+        """Where a row is marked, what the network knows as no condition takes the place of its context.
+
+        Raises:
+            TypeError: there is no condition, or the network has nothing that stands for none.
+        """
+        if self._context is None:
+            raise TypeError("an unconditional distribution has no condition to leave out: give the prior one, or the objective no share to drop")
+        return self._under(torch.where(rows.unsqueeze(-1), self.network.null(self._context), self._context))
+
+    def _under(self, context: Tensor) -> "AutoregressiveCodes":
+        """The same family under another context."""
+        return AutoregressiveCodes(self.network, context, *self._exploration)
 
     def _draw(self, leading: torch.Size, rows: int, noise: Noise) -> Int[Tensor, "... N"]:
         return self._sampled(leading, rows, noise)[0]
@@ -73,6 +87,40 @@ class AutoregressiveCodes(CodeDistribution):
     def _sampled(self, leading: torch.Size, rows: int, noise: Noise) -> tuple[Tensor, Tensor]:
         u = noise.uniform(leading, self.event_shape)
         return self._rollout((*leading, rows), lambda log_p, site: inverse_cdf(log_p, u[..., site].reshape(-1).to(log_p.dtype)))
+
+    def continued(self, given: Int[Tensor, "R a"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
+        """A rollout that begins behind the given codes, which are read at once.
+
+        Raises:
+            ValueError: there are more codes than sites, codes that a site does not have, or rows that the conditions do not divide.
+        """
+        u = (noise or Noise.fresh(len(given), self._device)).uniform((), self.event_shape)
+        return self.extended(given, u[:, given.shape[1] :])
+
+    @torch.no_grad()
+    def extended(self, given: Int[Tensor, "R a"], u: Float[Tensor, "R n"]) -> Int[Tensor, "R end"]:
+        """The given codes and as many more as there are uniform numbers: a part of a sequence, for callers that keep the numbers themselves.
+
+        Raises:
+            ValueError: as :meth:`continued`.
+        """
+        first, end = given.shape[1], given.shape[1] + u.shape[1]
+        self._check_given(given, end)
+        if first == end:
+            return given
+        choose = lambda log_p, site: inverse_cdf(log_p, u[:, site - first].to(log_p.dtype))  # noqa: E731
+        drawn, _ = self._rollout((len(given),), choose, given if first else None, end)
+        return torch.cat([given, drawn], 1)
+
+    def _check_given(self, given: Tensor, end: int) -> None:
+        n, rows = len(self.cardinalities), self.batch_shape.numel()
+        if end > n:
+            raise ValueError(f"a sequence has {n} codes, but {end} were given or asked for: give the first of them, e.g. whole rows of the grid")
+        if self.batch_shape and len(given) % rows:
+            raise ValueError(f"{len(given)} beginnings for {rows} conditions: give each condition the same number of beginnings")
+        limit = torch.tensor(self.cardinalities[: given.shape[1]], device=given.device)
+        if given.numel() and bool(((given < 0) | (given >= limit)).any()):
+            raise ValueError(f"given codes must lie in 0..{max(self.cardinalities) - 1}; got values from {int(given.min())} to {int(given.max())}")
 
     @torch.no_grad()
     def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
@@ -92,16 +140,19 @@ class AutoregressiveCodes(CodeDistribution):
             z, _ = self._rollout(tuple(self.batch_shape) or (1,), lambda log_p, _: log_p.argmax(-1))
         return z.view(*self.batch_shape, -1)
 
-    def _rollout(self, rows: Sequence[int], choose: Callable[[Tensor, int], Tensor]) -> tuple[Int[Tensor, "... N"], Float[Tensor, "..."]]:
-        """Codes ``(*rows, N)`` chosen site by site, and their log-probability."""
-        cache = self.network.start(math.prod(rows), self._context)
-        z: list[Tensor] = []
+    def _rollout(
+        self, rows: Sequence[int], choose: Callable[[Tensor, int], Tensor], given: Tensor | None = None, end: int | None = None
+    ) -> tuple[Int[Tensor, "... N"], Float[Tensor, "..."]]:
+        """Codes ``(*rows, N)`` chosen site by site, and their log-probability; with codes given, those behind them, before the site ``end``."""
+        count, first = math.prod(rows), 0 if given is None else given.shape[1]
+        cache = self.network.start(count, self._context) if given is None else self.network.resume(count, self._context, given)
+        z: list[Tensor] = [] if given is None else [given[:, -1]]
         log_q: list[Tensor] = []
-        for site in range(len(self.cardinalities)):
+        for site in range(first, end or len(self.cardinalities)):
             log_p = self._log_p(self.network.advance(cache, site, z[-1] if z else None))
             z.append(choose(log_p, site))
             log_q.append(log_p.gather(-1, z[-1].unsqueeze(-1)).squeeze(-1))
-        return torch.stack(z, -1).view(*rows, -1), torch.stack(log_q).sum(0).view(rows)
+        return torch.stack(z[len(z) - len(log_q) :], -1).view(*rows, -1), torch.stack(log_q).sum(0).view(rows)
 
     def explore(self, epsilon: float = 0.0, temperature: float = 1.0) -> "AutoregressiveCodes":
         """Every conditional flattened by the temperature, then mixed with the uniform distribution."""

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
@@ -71,6 +71,14 @@ class CodeDistribution(Distribution, ABC):
     def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
         """Codes that agree with z before the site ``cut`` and are drawn from q(z_i | z_<i) from there on, and their log q; without a gradient."""
         raise TypeError(f"{type(self).__name__} cannot draw the rest of a sequence: choose a posterior such as Autoregressive or Factorised")
+
+    def continued(self, given: Int[Tensor, "R a"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
+        """Codes that begin with the first a of each row as given, the rest drawn; those that :meth:`sample` would give, where it drew the same beginning."""
+        raise TypeError(f"{type(self).__name__} cannot go on from a beginning: choose an autoregressive prior")
+
+    def unconditioned(self, rows: Bool[Tensor, " B"]) -> "CodeDistribution":
+        """The distributions, those of the marked data without their condition: what classifier-free guidance learns from."""
+        raise TypeError(f"{type(self).__name__} cannot leave out a condition: choose an autoregressive prior with a condition")
 
     def _rows(self, sample_shape: Sequence[int]) -> tuple[tuple[int, ...], torch.Size, int]:
         """All axes before the sites, those before the last of them, and the length of the last."""

@@ -40,7 +40,7 @@ class TruncatedCodes(AutoregressiveCodes):
         top_p: the probability that the kept codes reach; None for all.
 
     Raises:
-        ValueError: the temperature is not positive, k is below 1, or p lies outside (0, 1].
+        ValueError: the temperature is not positive, k lies outside 1..K, or p lies outside (0, 1].
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class TruncatedCodes(AutoregressiveCodes):
     ) -> None:
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k is how many codes stay, so it must be at least 1; got {top_k}. Pass None to keep all")
+        if top_k is not None and top_k > max(network.cardinalities):
+            raise ValueError(f"top_k={top_k} codes cannot stay of V={max(network.cardinalities)}: pass V or fewer, or None to keep all")
         if top_p is not None and not 0 < top_p <= 1:
             raise ValueError(f"top_p is a probability, so it must lie in (0, 1]; got {top_p}. Pass None to keep all codes")
         super().__init__(network, context, 0.0, temperature)
@@ -66,6 +68,9 @@ class TruncatedCodes(AutoregressiveCodes):
         if self._top_p is not None:
             log_p = top_p_logits(log_p, self._top_p)
         return log_p.log_softmax(-1) if self._truncates else log_p
+
+    def _under(self, context: Tensor) -> "TruncatedCodes":
+        return TruncatedCodes(self.network, context, self._exploration[1], self._top_k, self._top_p)
 
     def explore(self, epsilon: float = 0.0, temperature: float = 1.0) -> AutoregressiveCodes:
         """Refused: a behaviour policy must reach every code.

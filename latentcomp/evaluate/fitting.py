@@ -12,19 +12,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from latentcomp.data.split import Split
-from latentcomp.model import LatentVariableModel
+from latentcomp.model import LatentVariableModel, with_prior
 from latentcomp.noise import Noise
 from latentcomp.objectives import sleep_loss
 from latentcomp.posteriors.posterior import Posterior
 from latentcomp.priors import Prior
-
-
-def with_prior(model: LatentVariableModel, prior: Prior) -> LatentVariableModel:
-    """The same codebook, decoder and likelihood under another prior; parameters are shared, not copied."""
-    other = copy.copy(model)
-    other._modules = dict(model._modules)
-    other.prior = prior
-    return other
 
 
 def fit_prior(

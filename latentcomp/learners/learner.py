@@ -65,6 +65,15 @@ class Learner(nn.Module, ABC):
     def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
         """One loss for each parameter update of this step."""
 
+    def check(self, model: LatentVariableModel, batch: Batch) -> None:
+        """Refuses what this learner cannot learn from, of the first batch of a run.
+
+        Raises:
+            TypeError: the images are no tensor, or of a wrong type.
+            ValueError: they have a wrong shape or values outside the likelihood's support.
+        """
+        model.check(batch.x)
+
     def update(self, model: LatentVariableModel, statistics: dict[str, Tensor]) -> None:
         """Writes what needs no gradient, once a step. A learner that extends it calls it last: it moves on to the next step."""
         self.step += 1

@@ -161,15 +161,31 @@ class GPT(SequenceNetwork[PrefixedCache]):
     def start(self, rows: int, context: Int[Tensor, "B M"] | None = None) -> PrefixedCache:
         """The condition's keys and values, computed once for each condition."""
         r = self._codes_of(context, self.positions)
-        condition = r.shape[1]
-        h = self._embedded(r, 0)
+        cache = self._read_at_once(r, r.shape[1])
+        times = rows // len(r)
+        return PrefixedCache(cache.memory.repeat(1, 1, times, 1, 1, 1), cache.first.repeat(times, 1), cache.prefix)
+
+    def resume(self, rows: int, context: Tensor | None, given: Int[Tensor, "R a"]) -> PrefixedCache:
+        """Condition and codes in one pass."""
+        r = self._codes_of(context, self.positions)
+        return self._read_at_once(torch.cat([r.repeat(rows // len(r), 1), given[:, :-1]], 1), r.shape[1])
+
+    def _read_at_once(self, codes: Int[Tensor, "R T"], condition: int) -> PrefixedCache:
+        h = self._embedded(codes, 0)
         seen = self._seen(condition, h)
         last = condition + len(self.cardinalities) - 1
-        memory = h.new_empty(len(self.blocks), 2, len(r), self.size.heads, last, self.size.width // self.size.heads)
+        memory = h.new_empty(len(self.blocks), 2, len(h), self.size.heads, last, self.size.width // self.size.heads)
         for block, part in zip(self.blocks, memory, strict=True):
             h = cast(Block, block).step(h, part, 0, seen)
-        times = rows // len(r)
-        return PrefixedCache(memory.repeat(1, 1, times, 1, 1, 1), h[:, -1].repeat(times, 1), condition)
+        return PrefixedCache(memory, h[:, condition - 1], condition)
+
+    def null(self, context: Tensor) -> Tensor:
+        """The start code in place of each of the condition's.
+
+        Raises:
+            TypeError: the network was built without one.
+        """
+        return super().null(context) if self.start_code is None else torch.full_like(context, self.start_code)
 
     def advance(self, cache: PrefixedCache, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
         """Site 0 is about what the condition gives; from then on the code chosen before is read at the next position."""

@@ -63,3 +63,21 @@ class SequenceNetwork(nn.Module, ABC, Generic[CacheType]):
     @abstractmethod
     def advance(self, cache: CacheType, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
         """The logits of ``site`` after z, the code chosen at the site before (None at site 0), has joined the prefix."""
+
+    def resume(self, rows: int, context: Tensor | None, given: Int[Tensor, "R a"]) -> CacheType:
+        """The cache of prefixes that begin with codes already chosen; ``advance(cache, a, given[:, -1])`` comes next.
+
+        One site at a time, unless a network can read them at once. For use without a gradient.
+        """
+        cache = self.start(rows, context)
+        for site in range(given.shape[1]):
+            self.advance(cache, site, given[:, site - 1] if site else None)
+        return cache
+
+    def null(self, context: Tensor) -> Tensor:
+        """What stands for "no condition" in place of this context, row by row; where the network has it.
+
+        Raises:
+            TypeError: it has none; names a network that does.
+        """
+        raise TypeError(f"{type(self).__name__} has nothing that stands for no condition: use ModernTransformer, or a GPT with a start code")

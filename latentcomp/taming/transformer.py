@@ -14,16 +14,16 @@ from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from latentcomp.codes.truncated import TruncatedCodes
+from latentcomp.conditions import Conditioning, Coordinates, Labels, StartCode, Tokens
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.gpt import GPT, Dropout, Size
 from latentcomp.nn.grid import Ordered, OrderedDecoder
+from latentcomp.nn.orders import ORDERS
 from latentcomp.noise import Noise
 from latentcomp.priors import Autoregressive
 from latentcomp.taming import keys
-from latentcomp.taming.conditions import Conditioning, Coordinates, Labels, StartCode, Tokens
 from latentcomp.taming.config import Config, TextFile, node, read_config
 from latentcomp.taming.first_stage import IGNORED, KINDS, FirstStage, first_stage_from
-from latentcomp.taming.orders import ORDERS
 from latentcomp.taming.pickles import BinaryFile, read_state
 
 MASKS = r"^transformer\.blocks\.\d+\.attn\.mask$"
@@ -50,7 +50,7 @@ class Transformer(nn.Module):
 
     @property
     def condition_stage(self) -> nn.Module:
-        """What turns conditions into codes: a :class:`FirstStage`, or one of :mod:`latentcomp.taming.conditions`."""
+        """What turns conditions into codes: a :class:`FirstStage`, or one of :mod:`latentcomp.conditions`."""
         return self.condition.stage
 
     @property
@@ -128,7 +128,8 @@ class Transformer(nn.Module):
         if top_k is not None and top_k > self.network.size.vocabulary:
             raise ValueError(f"top_k={top_k} codes cannot stay of V={self.network.size.vocabulary}: pass V or fewer, or None to keep all")
         with torch.no_grad():
-            q = TruncatedCodes(self.network.of_length(steps), r, temperature, top_k, top_p)
+            kept = None if top_k is None else min(top_k, self.network.cardinalities[0])  # codes that only conditions have are never drawn
+            q = TruncatedCodes(self.network.of_length(steps), r, temperature, kept, top_p)
             return q.mode if greedy else q.sample((), noise)
 
 

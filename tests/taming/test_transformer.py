@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
+from latentcomp.conditions import Coordinates, Labels, StartCode, Tokens
+from latentcomp.nn.orders import ORDERS
 from latentcomp.noise import Noise
 from latentcomp.taming import FirstStage, load_transformer
-from latentcomp.taming.conditions import Coordinates, Labels, StartCode, Tokens
-from latentcomp.taming.orders import ORDERS
 from tests.taming.published import Weights, first_stage, gpt, images, net_config, vq_config
 from tests.taming.test_first_stage import saved
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from latentcomp.taming.conditions import Conditioning, Coordinates, Labels, StartCode, Tokens
+from latentcomp.conditions import Conditioning, Coordinates, Encoded, Labels, Shifted, StartCode, Tokens, coordinate_map
+from tests.scenarios import posterior, tiny_images, tiny_model
 
 
 def test_labels_and_tokens_are_codes():
@@ -52,3 +53,20 @@ def test_maps_may_be_shrunk_first():
     assert torch.equal(Conditioning(Coordinates(8, 1))(c), Coordinates(8, 1).encode(c))
     with pytest.raises(TypeError, match=r"needs a method encode\(c\) that gives codes \(B, M\); Identity has none"):
         Conditioning(nn.Identity())
+
+
+def test_a_coordinate_map_counts_pixels_as_the_published_data_do():
+    c = coordinate_map(2, 4, 6)
+    assert c.shape == (2, 1, 4, 6)
+    torch.testing.assert_close(c[1].flatten(), torch.arange(24) / 24)
+    assert Coordinates(24, 1).encode(c)[0].tolist() == list(range(24))
+
+
+def test_images_become_the_codes_of_a_first_stage_of_their_own_and_shifted_codes_stand_behind():
+    stage, x = Encoded(tiny_model(), posterior("nearest_code")), tiny_images(5)
+    codes = Conditioning(stage)(x)
+    assert torch.equal(codes, posterior("nearest_code")(tiny_model(), x).mode)
+    assert torch.equal(Conditioning(Shifted(stage, 7))(x), codes + 7)
+    assert not any(p.requires_grad for p in stage.parameters())
+    with pytest.raises(TypeError, match=r"Identity has none"):
+        Shifted(nn.Identity(), 3)

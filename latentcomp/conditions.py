@@ -1,14 +1,19 @@
-"""What the published transformers are conditioned on: each kind turns a condition c into codes r ``(B, M)``, which stand before the image's own.
+"""What a second stage is conditioned on: each kind turns a condition c into codes r ``(B, M)``, which stand before the image's own.
 
-``encode`` is what a :class:`~latentcomp.taming.first_stage.FirstStage` offers too, for conditions that are images: depth maps, segmentations, small images.
+``encode`` is what a first stage offers too (:class:`Encoded`, or :class:`~latentcomp.taming.first_stage.FirstStage`), for conditions that are images: depth
+maps, segmentations, edges, small images. A network whose condition has a vocabulary of its own counts r from 0; where r and z share one table, as in the
+published networks, :class:`Shifted` keeps them apart.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from latentcomp.model import LatentVariableModel
+from latentcomp.posteriors.posterior import Posterior
 
 
 @runtime_checkable
@@ -112,8 +117,51 @@ class Coordinates(nn.Module):
         return (self.codes * interpolate(c, size=size, mode="area").clamp(0, 1)).round().long().flatten(1)
 
 
+def coordinate_map(rows: int, height: int, width: int) -> Float[Tensor, "B 1 H W"]:
+    """Where each pixel stands in its image, row by row, from 0 up to but not 1: what :class:`Coordinates` reads, whole or cropped."""
+    return (torch.arange(height * width) / (height * width)).view(1, 1, height, width).expand(rows, -1, -1, -1)
+
+
+class Encoded(nn.Module):
+    """The condition is an image, and its codes are those that a frozen first stage of its own gives it.
+
+    Args:
+        model: of that first stage; its codebook is used.
+        posterior: q(r|c), of which the mode is taken.
+    """
+
+    def __init__(self, model: LatentVariableModel, posterior: Posterior) -> None:
+        super().__init__()
+        self.model, self.posterior = model, posterior
+
+    def encode(self, c: Num[Tensor, "B C H W"]) -> Int[Tensor, "B M"]:
+        """The codes, row by row of their grid.
+
+        Raises:
+            ValueError: what the first stage's encoder raises for maps of a wrong shape.
+        """
+        return self.posterior(self.model, c).mode
+
+
+class Shifted(nn.Module):
+    """The codes of another condition, counted from another number than 0: behind the codes of z, where both stand in one table.
+
+    Args:
+        stage: the other condition.
+        by: how far, such as K.
+    """
+
+    def __init__(self, stage: nn.Module, by: int) -> None:
+        super().__init__()
+        self.stage, self.by = checked_stage(stage), by
+
+    def encode(self, c: Shaped[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
+        """The codes, shifted."""
+        return cast(Condition, self.stage).encode(c) + self.by
+
+
 class Conditioning(nn.Module):
-    """A condition as a prior takes it: a module from c to its codes.
+    """A condition as a prior takes it: a module from c to its codes. What turns it into codes is frozen, and in evaluation mode whatever the prior does.
 
     Args:
         stage: turns conditions into codes.
@@ -122,15 +170,31 @@ class Conditioning(nn.Module):
 
     def __init__(self, stage: nn.Module, side: int | None = None) -> None:
         super().__init__()
-        if not isinstance(stage, Condition):
-            raise TypeError(f"a condition stage needs a method encode(c) that gives codes (B, M); {type(stage).__name__} has none")
-        self.stage, self.side = stage, side
+        self.stage, self.side = checked_stage(stage).requires_grad_(False).eval(), side
 
+    def train(self, mode: bool = True) -> "Conditioning":
+        """The stage stays in evaluation mode."""
+        super().train(mode)
+        self.stage.eval()
+        return self
+
+    @torch.no_grad()
     def forward(self, c: Shaped[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
         """The codes."""
         if self.side is not None:
             c = interpolate(c, size=(self.side, self.side))
-        return self.stage.encode(c)
+        return cast(Condition, self.stage).encode(c)
+
+
+def checked_stage(stage: nn.Module) -> nn.Module:
+    """Refuses what turns no conditions into codes.
+
+    Raises:
+        TypeError: it has no method ``encode``.
+    """
+    if not isinstance(stage, Condition):
+        raise TypeError(f"a condition stage needs a method encode(c) that gives codes (B, M); {type(stage).__name__} has none")
+    return stage
 
 
 def _check_codes(c: Tensor, codes: int, what: str) -> None:

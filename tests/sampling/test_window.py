@@ -1,0 +1,120 @@
+"""The sliding window: where it lies, what it writes, and that it is the prior itself where the grid is the window."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentcomp.codes.autoregressive import AutoregressiveCodes
+from latentcomp.codes.distribution import inverse_cdf
+from latentcomp.codes.masked import MaskedCodes
+from latentcomp.codes.truncated import TruncatedCodes
+from latentcomp.nn.gpt import GPT, Size
+from latentcomp.nn.masked import MaskedTransformer
+from latentcomp.noise import Noise
+from latentcomp.sampling.window import Cropped, Everywhere, origin, runs, slide
+from tests.codes.families import stirred
+
+K, WINDOW = 4, (4, 4)
+
+
+def gpt(condition: int = 1) -> GPT:
+    """A window of 4 x 4 sites after so many codes, in float64."""
+    return stirred(lambda: GPT((K,) * 16, Size(K + 1, 15 + condition, 8, 1, 2), start=K)).eval()
+
+
+@given(side=st.integers(16, 48))
+def test_windows_lie_as_in_the_published_script(side):
+    for i in range(side):
+        local = i if i <= 8 else 16 - (side - i) if side - i < 8 else 8
+        assert i - origin(i, side, 16) == local
+
+
+@given(h=st.integers(1, 6), w=st.integers(1, 6), more=st.tuples(st.integers(0, 9), st.integers(0, 9)), stride=st.integers(1, 3))
+def test_runs_write_every_site_once_and_read_only_what_is_written(h, w, more, stride):
+    grid, stride = (h + more[0], w + more[1]), min(stride, (min(h, w) + 1) // 2)
+    written = torch.zeros(grid, dtype=torch.bool)
+    for run in runs(grid, (h, w), stride):
+        window = written[run.top : run.top + h, run.left : run.left + w]
+        assert window.shape == (h, w)
+        flat = window.flatten().clone()
+        assert flat[: run.first].all()
+        assert not flat[run.first : run.first + run.length].any()
+        flat[run.first : run.first + run.length] = True
+        written[run.top : run.top + h, run.left : run.left + w] = flat.view(h, w)
+    assert written.all()
+
+
+def test_a_grid_of_the_window_s_size_is_one_run_and_the_prior_s_own_sample():
+    assert len(list(runs((4, 4), (4, 4)))) == 1
+    network, noise = gpt(), lambda: Noise(2, 0, torch.arange(3))
+    r = torch.tensor([[0], [1], [4]])
+    z = slide(lambda r: AutoregressiveCodes(network, r), (4, 4), WINDOW, 3, Everywhere(r), noise=noise())
+    assert torch.equal(z.flatten(1), AutoregressiveCodes(network, r).sample((), noise()))
+    free = slide(lambda r: TruncatedCodes(network, r, top_k=2), (4, 4), WINDOW, 3, noise=noise())
+    assert torch.equal(free.flatten(1), TruncatedCodes(network, None, top_k=2).sample((3,), noise()))
+
+
+def site_by_site(network: GPT, grid: tuple[int, int], r: torch.Tensor, noise: Noise) -> torch.Tensor:
+    """As the published script does it: for each site the whole window without a cache, of whose logits one is read."""
+    z, u = torch.zeros(len(r), *grid, dtype=torch.long), noise.uniform((), grid)
+    for i in range(grid[0]):
+        for j in range(grid[1]):
+            top, left = origin(i, grid[0], 4), origin(j, grid[1], 4)
+            patch, part = (m[:, top : top + 4, left : left + 4].flatten(1) for m in (z, r))
+            logits = network.logits(patch, part)[:, (i - top) * 4 + j - left, :K]
+            z[:, i, j] = inverse_cdf(logits.log_softmax(-1), u[:, i, j].double())
+    return z
+
+
+@torch.no_grad()
+def test_windows_with_a_cache_write_what_site_by_site_writes_without():
+    network, grid, r = gpt(16), (7, 9), torch.randint(K, (2, 7, 9))
+    z = slide(lambda r: AutoregressiveCodes(network, r), grid, WINDOW, 2, Cropped(r), noise=Noise(1, 0, torch.arange(2)))
+    assert torch.equal(z, site_by_site(network, grid, r, Noise(1, 0, torch.arange(2))))
+
+
+def test_larger_strides_read_less_often():
+    """Windows of a row begin at 0..16 in steps of the stride."""
+    assert [len(list(runs((32, 32), (16, 16), stride))) for stride in (1, 4, 8)] == [17 * 32, 5 * 32, 3 * 32]
+
+
+def test_first_rows_may_be_given():
+    network, noise = gpt(), lambda: Noise(1, 0, torch.arange(2))
+    writer = lambda r: AutoregressiveCodes(network, r)  # noqa: E731
+    whole = slide(writer, (6, 5), WINDOW, 2, noise=noise())
+    assert torch.equal(slide(writer, (6, 5), WINDOW, 2, given=whole[:, :3], noise=noise()), whole)
+    other = (whole[:, :3] + 1) % K
+    half = slide(writer, (6, 5), WINDOW, 2, given=other, noise=noise())
+    assert torch.equal(half[:, :3], other)
+    assert not torch.equal(half[:, 3:], whole[:, 3:])
+
+
+def test_maps_of_other_sizes_are_cropped_in_step():
+    seen = []
+
+    def writer(r):
+        seen.append(r)
+        return AutoregressiveCodes(network, r)
+
+    network, fine = gpt(64), torch.arange(16 * 16).view(1, 16, 16) % K
+    slide(writer, (8, 8), WINDOW, 1, Cropped(fine), noise=Noise(0, 0, torch.arange(1)))
+    assert torch.equal(seen[-1], fine[:, 8:, 8:].flatten(1))
+    coarse = Cropped(fine[:, :4, :4])
+    assert coarse(2, 4, (4, 4), (8, 8)).tolist() == [fine[0, 1:3, 2:4].flatten().tolist()]
+    with pytest.raises(ValueError, match="from 1 to 5 of 8 sites cuts through the 4 codes of the condition's map"):
+        coarse(1, 0, (4, 4), (8, 8))
+
+
+def test_what_cannot_slide_is_refused():
+    writer = lambda r: AutoregressiveCodes(gpt(), r)  # noqa: E731
+    with pytest.raises(ValueError, match=r"window \(4 x 4\) must fit into the grid \(3 x 9\)"):
+        slide(writer, (3, 9), WINDOW)
+    with pytest.raises(ValueError, match="the prior writes 16 codes, no window of 2 x 4"):
+        slide(writer, (8, 8), (2, 4))
+    with pytest.raises(ValueError, match="moves by 1 to 2 sites.*got stride=3"):
+        slide(writer, (8, 8), WINDOW, stride=3)
+    with pytest.raises(ValueError, match=r"have shape \(B, at most 8, 8\); got \(1, 2, 7\)"):
+        slide(writer, (8, 8), WINDOW, given=torch.zeros(1, 2, 7, dtype=torch.long))
+    with pytest.raises(TypeError, match="MaskedCodes does not write so"):
+        slide(lambda r: MaskedCodes(MaskedTransformer((K,) * 16, 4, 1, 1)), (8, 8), WINDOW)
