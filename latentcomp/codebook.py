@@ -142,7 +142,8 @@ class EMACodebook(Codebook):
     def statistics(self, h: Float[Tensor, "B N D"], z: Int[Tensor, "B N"], index: Int[Tensor, " B"]) -> dict[str, Tensor]:
         """Counts ``(1, K)`` and sums ``(1, K, D)`` of the outputs assigned to each code, and the outputs themselves as candidates of a restart."""
         assigned = self._assignments(z)
-        sums = assigned.T @ rearrange(h.detach(), "b n d -> (b n) d").to(assigned.dtype)
+        with torch.autocast(h.device.type, enabled=False):  # a sum of many vectors in 16 bits would lose most of them
+            sums = assigned.T @ rearrange(h.detach(), "b n d -> (b n) d").to(assigned.dtype)
         return super().statistics(h, z, index) | {"counts": assigned.sum(0, keepdim=True), "sums": sums.unsqueeze(0)}
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ OURS = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py")), *sorted((ROOT /
 
 # Import layers: a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"noise", "batch", "objectives", "statistics", "_version", "checkpoint"},
+    {"noise", "batch", "objectives", "statistics", "_version", "checkpoint", "checkpoints", "processes", "signals"},
     {"nn"},
     {"codes"},
     {"codebook", "priors", "likelihoods"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"moves"},
     {"phases"},
     {"learners", "torchgfn"},
-    {"train", "data", "taming"},
+    {"train", "engine", "data", "taming"},
     {"evaluate", "pyro"},
 ]
 NEVER_AT_IMPORT = ["pyro", "gfn", "lpips", "torchvision", "lightning", "lightning_fabric", "torchmetrics", "sklearn", "matplotlib", "hydra"]

@@ -1,5 +1,6 @@
 """Networks that know no probability."""
 
+from latentcomp.nn.batch_norm import SharedBatchNorm2d
 from latentcomp.nn.convolutional import ConvDecoder, ConvEncoder, ConvSites, ConvTrunk
 from latentcomp.nn.critic import ActNorm, PatchCritic
 from latentcomp.nn.gpt import GPT
@@ -14,5 +15,5 @@ from latentcomp.nn.unet import Decoder, Encoder, Ladder
 
 __all__ = [
     "GPT", "LPIPS", "MLP", "ActNorm", "CausalTransformer", "ConvDecoder", "ConvEncoder", "ConvSites", "ConvTrunk", "Decoder", "Encoder", "ImageDecoder",
-    "ImageTrunk", "Ladder", "Ordered", "PatchCritic", "PixelCNN", "PrefixMLP", "SequenceNetwork", "SiteDecoder", "SiteEncoder", "SiteHead",
+    "ImageTrunk", "Ladder", "Ordered", "PatchCritic", "PixelCNN", "PrefixMLP", "SequenceNetwork", "SharedBatchNorm2d", "SiteDecoder", "SiteEncoder", "SiteHead",
 ]  # fmt: skip

@@ -12,9 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.processes import moments
+
 
 class ActNorm(nn.Module):
-    """scale (x + shift), channel by channel, set by the first batch in training so that it comes out with mean 0 and variance 1 (Kingma and Dhariwal, 2018).
+    """scale (x + shift), channel by channel, set by the first batch in training, that of all processes, so that it comes out with mean 0 and variance 1
+    (Kingma and Dhariwal, 2018).
 
     Args:
         channels: C.
@@ -36,8 +39,9 @@ class ActNorm(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, x: Tensor) -> None:
-        self.shift.copy_(-x.mean((0, 2, 3), keepdim=True))
-        self.scale.copy_(1 / (x.std((0, 2, 3), keepdim=True) + 1e-6))
+        mean, variance, number = moments(x, (0, 2, 3))
+        self.shift.copy_(-mean)
+        self.scale.copy_(1 / ((variance * number / (number - 1)).sqrt() + 1e-6))
         self.initialised.fill_(1)
 
 
@@ -48,16 +52,17 @@ class PatchCritic(nn.Module):
         inputs: C; with a condition stacked on the image, its channels too.
         channels: the width behind the first convolution.
         layers: convolutions of stride 2.
-        norm: makes the normalisation of so many channels: ``torch.nn.BatchNorm2d`` or :class:`ActNorm`.
+        norm: makes the normalisation of so many channels: ``torch.nn.BatchNorm2d``, :class:`ActNorm`, or for several processes
+            ``SharedBatchNorm2d``.
     """
 
     def __init__(self, inputs: int = 3, channels: int = 64, layers: int = 3, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
         super().__init__()
         widths = [channels * min(2**i, 8) for i in range(layers + 1)]
+        centred = isinstance(norm, type) and issubclass(norm, nn.BatchNorm2d)  # it subtracts the mean, so that a bias before it would do nothing
         stack: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
         for i, (a, b) in enumerate(pairwise(widths), 1):
-            # batch norm subtracts the mean, so that a bias before it would do nothing
-            stack += [nn.Conv2d(a, b, 4, 2 if i < layers else 1, 1, bias=norm is not nn.BatchNorm2d), norm(b), nn.LeakyReLU(0.2)]
+            stack += [nn.Conv2d(a, b, 4, 2 if i < layers else 1, 1, bias=not centred), norm(b), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*stack, nn.Conv2d(widths[-1], 1, 4, 1, 1))
         self.apply(_initialise)
 
