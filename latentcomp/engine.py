@@ -84,12 +84,12 @@ class Engine:
             yield batch, sum(said.numbers) - count
 
     def _placed(self, batch: Batch) -> Batch:
-        batch = batch._replace(index=batch.positions)
-        if self.fabric is None:
-            return batch
-        convert = self.fabric.strategy.precision.convert_input
-        moved = {name: convert(field.to(self.fabric.device, non_blocking=True)) for name, field in batch._asdict().items() if field is not None}
+        moved = {name: self.placed(field) for name, field in batch._replace(index=batch.positions)._asdict().items() if field is not None}
         return batch._replace(**moved)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Data on Fabric's device and in its precision."""
+        return x if self.fabric is None else self.fabric.strategy.precision.convert_input(x.to(self.fabric.device, non_blocking=True))
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Within it networks compute in Fabric's precision."""
