@@ -107,12 +107,12 @@ class Checkpoints:
         Raises:
             TypeError: a state holds something that ``weights_only=True`` would not read again; names it.
         """
-        whole = {name: part.state_dict() for name, part in parts.items()}  # by all: a state may be put together from those of all processes
-        if processes.rank():
-            return True
         place, unfinished = self.folder / f"step-{step:09d}", self.folder / f".step-{step:09d}.part"
-        tensors, states = _divided(whole, {name for name, part in parts.items() if isinstance(part, nn.Module)})
         try:
+            whole = {name: part.state_dict() for name, part in parts.items()}  # by every process: a state may be put together from those of all
+            if processes.rank():
+                return True
+            tensors, states = _divided(whole, {name for name, part in parts.items() if isinstance(part, nn.Module)})
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             _write(unfinished, tensors, states, {"format": FORMAT, "step": step, "score": score, "about": self.about})

@@ -20,9 +20,9 @@ class RandomStates:
     def state_dict(self) -> dict[str, Any]:
         """Plain data. Every process of the run must ask for it, since what each has is put together."""
         states = {"torch": torch.get_rng_state(), "python": _python(), "numpy": _numpy()}
-        accelerator = torch.accelerator.current_accelerator()
+        accelerator = _accelerator()
         if accelerator is not None:
-            states["device"] = torch.get_device_module(accelerator).get_rng_state()
+            states["device"] = accelerator.get_rng_state()
         if processes.count() > 1:
             states = {key: value.to(processes.device()) for key, value in states.items()}
         rows = processes.gathered({key: value.unsqueeze(0) for key, value in states.items()})
@@ -37,9 +37,16 @@ class RandomStates:
         random.setstate((numbers[0], tuple(numbers[1:-2]), gauss))
         keys, (position, has_gauss) = own["numpy"][:-3].numpy().astype(np.uint32), own["numpy"][-3:-1].tolist()
         np.random.set_state(("MT19937", keys, position, has_gauss, float(own["numpy"][-1:].view(torch.float64))))
-        accelerator = torch.accelerator.current_accelerator()
+        accelerator = _accelerator()
         if accelerator is not None and "device" in own:
-            torch.get_device_module(accelerator).set_rng_state(own["device"])
+            accelerator.set_rng_state(own["device"])
+
+
+def _accelerator() -> Any:
+    """The module of the accelerator that this process uses, or None: to ask another for its state would start it."""
+    device = torch.accelerator.current_accelerator(check_available=True)
+    module = None if device is None else torch.get_device_module(device)
+    return module if module is not None and getattr(module, "is_initialized", lambda: True)() else None
 
 
 def _python() -> Tensor:

@@ -1,8 +1,7 @@
 """What a run is given and what came of it: how long, how it descends, on which machine."""
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -74,6 +73,22 @@ class Descent(NamedTuple):
     clip: float = math.inf
 
 
+class Log(Protocol):
+    """What keeps the metrics of every step."""
+
+    def __call__(self, step: int, metrics: dict[str, Tensor]) -> None:
+        """Keeps them; they lie on the device, and reading them waits for it."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much it has kept, all of it written."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> object:
+        """Forgets what came after."""
+        ...
+
+
 class Machine(NamedTuple):
     """How a run is carried out; where it ends does not depend on it.
 
@@ -82,11 +97,12 @@ class Machine(NamedTuple):
         accumulate: micro-batches a batch.
         checkpoints: where the run saves itself, and goes on from if there is something; or None.
         every: batches between two saves, besides those at each look; 0 for none.
-        tick: called after each batch with its step and metrics, on the device; a look comes before it.
+        log: called after each batch with its step and metrics, on the device; its state is saved with the run's, so that a log of a run that went on
+            holds each step once.
     """
 
     fabric: "Fabric | None" = None
     accumulate: int = 1
     checkpoints: Checkpoints | None = None
     every: int = 0
-    tick: Callable[[int, dict[str, Tensor]], None] | None = None
+    log: Log | None = None

@@ -98,6 +98,7 @@ class Run:
         """What a checkpoint holds."""
         parts: dict[str, Stateful] = {"model": self.model, "learner": self.learner, "optimizer": self.descent.optimizer, "average": self.average}
         parts |= {"scheduler": self.descent.scheduler} if self.descent.scheduler is not None else {}
+        parts |= {"log": self.machine.log} if self.machine.log is not None else {}
         return parts | {"run": self, "random": RandomStates()}
 
     def restored(self) -> int:

@@ -58,8 +58,8 @@ def train(
             run.pause()
             looks = step % budget.every == 0 or step == budget.updates
             look = run.look(step, metrics) if looks else None
-            if machine.tick:
-                machine.tick(step, metrics)
+            if machine.log:
+                machine.log(step, metrics)
             if look and watch:
                 watch(step, look)
             asked = machine.checkpoints is not None and signals.asked()
