@@ -7,7 +7,7 @@ holds every step once, and the CSV of a run that was killed is byte for byte tha
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,16 +43,19 @@ class Log:
     Args:
         writers: where the rows go, by name.
         every: how many steps are read from the device at once.
+        each: called with the number of every step, for a progress bar.
     """
 
-    def __init__(self, writers: Mapping[str, Writer], every: int = 50) -> None:
-        self.writers, self.every, self.last = dict(writers), every, 0
+    def __init__(self, writers: Mapping[str, Writer], every: int = 50, each: Callable[[int], None] | None = None) -> None:
+        self.writers, self.every, self.each, self.last = dict(writers), every, each, 0
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []
 
     def __call__(self, step: int, metrics: Mapping[str, Tensor]) -> None:
         """Keeps the metrics of a step."""
         self._waiting.append((step, dict(metrics)))
         self.last = step
+        if self.each is not None:
+            self.each(step)
         if len(self._waiting) >= self.every:
             self.flush()
 

@@ -10,7 +10,6 @@ from latentcomp.checkpoints import Checkpoints, read
 from tests.faults.victims import assert_same_end, forked, killed, run, seeded, timed, waited
 from tests.learners.contract import LEARNERS
 
-
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from experiments.watching.log import CSV, Log
+from latentcomp import processes
 from latentcomp.checkpoint import save_data
 from latentcomp.checkpoints import Checkpoints
 from latentcomp.data.split import Split
@@ -42,10 +43,14 @@ def run(name: str, folder: Path, updates: int = 8, every: int = 1, before: Calla
     model, learner = made(name)
     optimizer = adam(model, learner)
     descent = Descent(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step / 10)), 0.9)
-    machine = Machine(checkpoints=Checkpoints(folder / "checkpoints"), every=every, log=Watched({"csv": CSV(folder / "log.csv")}, every=5))
+    machine = Machine(
+        checkpoints=Checkpoints(folder / "checkpoints"), every=every, log=Watched({"csv": CSV(folder / "log.csv")} if processes.rank() == 0 else {}, every=5)
+    )
     training = train(model, learner, DATA, descent, Budget(updates, size=5, every=4), seed=3, machine=machine)
     curve = [{key: value for key, value in point.items() if key != "seconds"} for point in training.curve]
     optimiser = [dict(s) for s in optimizer.state_dict()["state"].values()]
+    if processes.rank():
+        return
     save_data(folder / "end.pt", {"state": state(model, learner), "curve": curve, "best": training.best_step, "optimizer": optimiser})
 
 
