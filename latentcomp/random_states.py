@@ -30,7 +30,7 @@ class RandomStates:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores them; in a run of more processes than wrote them some begin alike."""
-        own = {key: rows[processes.rank() % len(rows)] for key, rows in state.items()}
+        own = {key: rows[processes.rank() % len(rows)].clone() for key, rows in state.items()}  # torch reads from the beginning of the storage
         torch.set_rng_state(own["torch"])
         numbers = own["python"].tolist()
         gauss = None if numbers[-1] == 0 else float(own["python"][-2:-1].view(torch.float64))
