@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding, one_hot
 
+from latentcomp.described import Described
 from latentcomp.noise import Noise
 
 
@@ -31,7 +32,7 @@ def squared_distances(h: Float[Tensor, "*B D"], weight: Float[Tensor, "K D"]) ->
         return h.square().sum(-1, keepdim=True) - 2 * h @ weight.T + weight.square().sum(-1)
 
 
-class Codebook(nn.Module):
+class Codebook(Described, nn.Module):
     """K vectors of dimension D, learned by gradient.
 
     Args:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from latentcomp.codes.autoregressive import AutoregressiveCodes
 from latentcomp.codes.distribution import CodeDistribution
 from latentcomp.codes.factorised import FactorisedCodes, uniform_codes
+from latentcomp.described import Described
 from latentcomp.nn.sequence import SequenceNetwork
 
 
-class Prior(nn.Module, ABC):
+class Prior(Described, nn.Module, ABC):
     """A map from a condition to a distribution over codes.
 
     Args:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.described import Described
 from latentcomp.processes import moments
 
 
@@ -45,7 +46,7 @@ class ActNorm(nn.Module):
         self.initialised.fill_(1)
 
 
-class PatchCritic(nn.Module):
+class PatchCritic(Described, nn.Module):
     """Images ``(B, C, H, W)`` to logits ``(B, 1, h, w)``, positive for real: 30 x 30 of them for 256 x 256 pixels.
 
     Args:
