@@ -129,9 +129,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = measured(options, Path(folder))
     for kind in ("processor", "clock"):
-        print(
-            f"{kind}: bare step {1e3 * result[f'step_{kind}']:.1f} ms; the engine adds {100 * result[f'loop_{kind}']:.2f} % (median over {options.repeats} rounds)"
-        )
+        step, added = 1e3 * result[f"step_{kind}"], 100 * result[f"loop_{kind}"]
+        print(f"{kind}: bare step {step:.1f} ms; the engine adds {added:.2f} % (medians over {options.repeats} rounds)")
     print(f"a save takes {1e3 * result['save']:.0f} ms, {100 * result['saves']:.2f} % of the {options.between} steps between two")
     print(f"together {100 * (result['loop_processor'] + result['saves']):.2f} %")
     if options.json:
