@@ -33,7 +33,7 @@ def frozen_model(seed: int, budget: str) -> LatentVariableModel:
     return model.requires_grad_(False)
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains a policy on the frozen model, keeps the state of the best validation KL, and judges it on the test images."""
     model = frozen_model(config.seed, "smoke" if config.budget.updates < 100 else "cpu")
     torch.manual_seed(config.seed)
@@ -50,8 +50,8 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
             curve.append({"step": step, "val_nll": kl})
             if kl < best:
                 best, kept = kl, copy.deepcopy(learner.state_dict())
-            if states is not None:
-                checkpoint.save(states, {"learner": learner, "optimizer": descent})
+            if folder is not None:
+                checkpoint.save(folder / "last.pt", {"learner": learner, "optimizer": descent})
             progress(step)
             looking += time.perf_counter() - look
     seconds = time.perf_counter() - start - looking

@@ -60,10 +60,11 @@ def descent(config: DictConfig, learner: Learner, model: LatentVariableModel) ->
     """Optimiser, schedule and weight average of a run over ``batches`` batches."""
     descending = optimizer(config, learner, model)
     factors = {name: instantiate(config.schedule.get(name)) for name in GROUPS} if config.schedule else {}
+    clip = math.inf if config.clip is None else config.clip
     if not any(factors.values()):
-        return Descent(descending, None, config.average)
+        return Descent(descending, None, config.average, clip)
     functions = [_of_step(factors[group["name"]], config.batches) for group in descending.param_groups]
-    return Descent(descending, torch.optim.lr_scheduler.LambdaLR(descending, functions), config.average)
+    return Descent(descending, torch.optim.lr_scheduler.LambdaLR(descending, functions), config.average, clip)
 
 
 def _of_step(factor: Callable[[float], float] | None, batches: int) -> Callable[[int], float]:

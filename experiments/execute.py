@@ -10,9 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from experiments.descent import descent
-from latentcomp import checkpoint
+from experiments.machine import fabric, keep_failure, machine, on_device
+from experiments.watching.grids import grid, save
+from latentcomp import processes
 from latentcomp.data.split import Split
 from latentcomp.enumeration import all_codes, enumerable
+from latentcomp.evaluate.collapse import Health, detect_collapse, health
 from latentcomp.evaluate.protocol import Judgement, Measure, default_prior, judge
 from latentcomp.evaluate.training import Budget, Descent, Training, train
 from latentcomp.evaluate.usage import usage
@@ -22,8 +25,10 @@ from latentcomp.noise import Noise
 from latentcomp.posteriors.exact import Exact
 from latentcomp.posteriors.posterior import Posterior
 from latentcomp.priors import Prior
+from latentcomp.train import NonFiniteLoss
 
 Progress = Callable[[int], None]
+USUAL = {"precision": "32-true", "clip": None}  # settings that are no part of a configuration as long as they are what they always were
 
 
 class Built(NamedTuple):
@@ -44,31 +49,70 @@ def build(config: DictConfig) -> Built:
     return Built(data, model, learner, descent(config, learner, model), Budget(**limits))
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains, judges and draws.
 
     Args:
         config: the run.
         row: its name in the table.
-        progress: called with the step at each look at the validation images.
-        states: a file that each look writes the state to, or None.
+        progress: called with the step at each look at the validation images; in a run with a folder, with every step.
+        folder: of the run, which gets its checkpoints, logs and grids of images, and from which it goes on if it was stopped; or None.
 
     Returns:
         Records, one for each metric, and pictures as plain tensors.
 
     Raises:
-        NonFiniteLoss: names the step, the learner and the term; the file holds the last good state.
+        NonFiniteLoss: names the step, the learner, the term and the batch, which the folder holds.
+        Interrupted: a signal asked the run to end; it has saved.
     """
+    made = fabric(config)
     data, model, learner, descending, budget = build(config)
+    data = on_device(data, made)
+    how = machine(config, {"row": row, "config": plain(config)}, folder, made, progress)
+    watcher = Watcher(model, learner, data, folder, how.log if config.log.pictures else None)
 
-    def watch(step: int, _: dict[str, float]) -> None:
-        if states is not None:
-            checkpoint.save(states, {"model": model, "learner": learner, "optimizer": descending.optimizer})
-        progress(step)
+    def watch(step: int, look: dict[str, Any]) -> None:
+        watcher(step, look)
+        if folder is None:
+            progress(step)
 
-    training = train(model, learner, data, descending, budget, config.seed, watch)
+    try:
+        training = train(model, learner, data, descending, budget, config.seed, watch, how)
+    except NonFiniteLoss as error:
+        raise keep_failure(error, model, learner, folder) from None
     judgement = judge(model, learner, data, budget, config.seed, _prior(config), _proposal(config))
     return _records(config, row, training, judgement), pictures(model, judgement.model, learner, data, training)
+
+
+class Watcher:
+    """What happens at each look: its numbers are logged, a collapse is warned of, images are drawn.
+
+    Args:
+        model: theta.
+        learner: phi.
+        data: its validation images are looked at.
+        folder: for the images, or None.
+        log: for numbers and images; None for neither.
+    """
+
+    def __init__(self, model: LatentVariableModel, learner: Learner, data: Split, folder: Path | None, log: Any) -> None:
+        self.model, self.learner, self.folder, self.log = model, learner, folder, log
+        self.images = data.validation[:64]
+        self._best: Health | None = None
+
+    def __call__(self, step: int, look: dict[str, Any]) -> None:
+        """A look."""
+        if self.folder is None or processes.rank() > 0:
+            return
+        evaluations = self.model.decoder_evaluations
+        now = health(self.model, self.learner.posterior, self.images)
+        self._best = detect_collapse(now, self._best)
+        self.model.decoder_evaluations = evaluations
+        if self.log is not None:
+            self.log.look(step, {"val_nll": look["val_nll"], "perplexity": now.perplexity, "used": now.used})
+            image = grid(self.model, self.learner, self.images[:8])
+            save(image, self.folder / "images" / f"step-{step:09d}.png")
+            self.log.picture(step, "images", image)
 
 
 def _prior(config: DictConfig) -> Callable[[LatentVariableModel], Prior]:
@@ -85,7 +129,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain data, what is resolved included; where results go and what they are compared with is no part of it."""
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items() if key not in ("outputs", "expected", "source")}
+    kept = {str(key): value for key, value in resolved.items() if key not in ("outputs", "expected", "source", "machine", "log")}
+    return {key: value for key, value in kept.items() if key not in USUAL or value != USUAL[key]}
 
 
 def _records(config: DictConfig, row: str, training: Training, judgement: Judgement) -> list[dict[str, Any]]:

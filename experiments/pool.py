@@ -3,8 +3,10 @@
 Two threads that share a busy core can be several times slower than one, so each process keeps to one.
 """
 
+import math
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from queue import Empty
@@ -26,6 +28,23 @@ def report(steps: int) -> None:
     """Says from within a run that so many more updates are done."""
     if _steps is not None:
         _steps.put(steps)
+
+
+class Reporter:
+    """Reports how far a run is, at most twice a second, since a run may make thousands of steps in that time; and at its end.
+
+    Args:
+        steps: how many there are.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self._reported, self._last = steps, 0, -math.inf
+
+    def __call__(self, step: int) -> None:
+        """The run has made so many."""
+        if time.monotonic() - self._last > 0.5 or step >= self.steps:
+            report(step - self._reported)
+            self._reported, self._last = step, time.monotonic()
 
 
 def side_by_side(

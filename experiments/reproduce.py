@@ -6,6 +6,7 @@ outputs/reproduce/NAME/ (other budgets than cpu: NAME-BUDGET/).
 
 import copy
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -59,17 +60,13 @@ def parsed(arguments: list[str]) -> Request:
 
 def several(name: str, row: str, budget: str, seeds: list[int], overrides: tuple[str, ...], folder: Path) -> list[list[dict[str, Any]]]:
     """Runs of one row with these seeds, stored in the table's folder: one after the other, or where the table says ``together``, in one computation."""
-    before = 0
-
-    def progress(step: int) -> None:
-        nonlocal before
-        pool.report(step - before)
-        before = step
-
     config, method = settings.row(name, row, budget, seeds[0], overrides), settings.table(name).get("together")
-    results = get_method(method)(config, row, seeds, progress) if method else [get_method(config.procedure)(config, row, progress)]
+    config.log.tensorboard = config.log.pictures = False  # a table's runs keep their checkpoints until they are done, and nothing to watch
+    progress, states = pool.Reporter(config.batches), folder / "unfinished" / f"{row}-{seeds[0]}"
+    results = get_method(method)(config, row, seeds, progress) if method else [get_method(config.procedure)(config, row, progress, states)]
     for seed, (records, pictures) in zip(seeds, results, strict=True):
         Folder(folder).add(row, seed, records, pictures)
+    shutil.rmtree(states, ignore_errors=True)
     return [records for records, _ in results]
 
 

@@ -1,7 +1,8 @@
 """One run of one row: ``python -m experiments.run experiment=digits/gflownet_em seed=1``.
 
 Any setting of conf/config.yaml can be overridden; ``--help`` shows them, ``--multirun seed=0,1,2`` sweeps. The folder of the run holds results.json,
-pictures.pt, and last.pt, the state at the latest look at the validation images.
+pictures.pt, images, and under states/ its checkpoints and logs. The same command goes on where a run stopped. Exit codes: 0 done, 75 stopped by a signal and
+saved, 1 failed (docs/running.md).
 """
 
 import sys
@@ -11,12 +12,28 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from experiments.results import write_json
 from experiments.settings import composed
+from latentcomp import processes
 from latentcomp.checkpoint import save_data
+from latentcomp.signals import Interrupted
 from latentcomp.train import NonFiniteLoss
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TextColumn("left:"), TimeRemainingColumn())
+    return Progress(*columns, disable=processes.rank() > 0)
+
+
+class Speed(ProgressColumn):
+    """Batches a second, over the last of them."""
+
+    def render(self, task: Task) -> Text:
+        """Such as ``12.3/s``."""
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
@@ -24,12 +41,17 @@ def run(config: DictConfig) -> None:
     """Trains, judges, writes, prints."""
     choice = HydraConfig.get().runtime.choices["experiment"]
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+    with _bar() as bar:
         task = bar.add_task(f"{choice}, seed {config.seed}", total=config.budget.updates)
         try:
-            records, pictures = get_method(config.procedure)(config, Path(choice).name, lambda step: bar.update(task, completed=step), folder / "last.pt")
+            records, pictures = get_method(config.procedure)(config, Path(choice).name, lambda step: bar.update(task, completed=step), folder)
         except NonFiniteLoss as error:
-            raise SystemExit(f"error: {error}. The last good state is in {folder / 'last.pt'}") from None
+            raise SystemExit(f"error: {error}") from None
+        except Interrupted as error:
+            bar.console.print(str(error))
+            raise
+    if processes.rank() > 0:
+        return
     write_json(folder / "results.json", records)
     save_data(folder / "pictures.pt", pictures)
     for record in records:

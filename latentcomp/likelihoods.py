@@ -16,6 +16,7 @@ from torch.distributions import Laplace as LaplaceDistribution
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 from latentcomp.codes.distribution import inverse_cdf
+from latentcomp.described import Described
 from latentcomp.noise import Noise
 
 
@@ -174,7 +175,7 @@ class LabelPixels(PixelDistribution):
         return inverse_cdf(self.log_p.expand(*u.shape, -1), u)
 
 
-class Likelihood(nn.Module):
+class Likelihood(Described, nn.Module):
     """A map from the decoder's output ``(*S, B, C', H, W)`` to p(x|z).
 
     Attributes:

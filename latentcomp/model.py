@@ -13,12 +13,13 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from latentcomp.codebook.geometry import Geometry
+from latentcomp.described import Described
 from latentcomp.likelihoods import Likelihood, PixelDistribution
 from latentcomp.noise import Noise
 from latentcomp.priors import Prior
 
 
-class LatentVariableModel(nn.Module):
+class LatentVariableModel(Described, nn.Module):
     """p(x, z) = p(z) p(x | e(z)).
 
     Args:

@@ -12,12 +12,13 @@ from latentcomp.codes.distribution import CodeDistribution
 from latentcomp.codes.factorised import FactorisedCodes, uniform_codes
 from latentcomp.codes.masked import Decoding, MaskedCodes
 from latentcomp.codes.ordered import OrderedCodes
+from latentcomp.described import Described
 from latentcomp.nn.grid import Ordered
 from latentcomp.nn.masked import MaskedTransformer
 from latentcomp.nn.sequence import SequenceNetwork
 
 
-class Prior(nn.Module, ABC):
+class Prior(Described, nn.Module, ABC):
     """A map from a condition to a distribution over codes.
 
     Args:

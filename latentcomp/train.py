@@ -1,23 +1,50 @@
 """fit(): the one loop.
 
 It descends whatever losses a learner yields and never asks which learner it is. A loss says which parameters it may change; only they get a gradient,
-and an optimiser leaves alone what has none.
+and an optimiser leaves alone what has none. Several micro-batches, and several processes, make the updates of the whole batch.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from latentcomp import processes
 from latentcomp.batch import Batch
+from latentcomp.engine import Engine
 from latentcomp.learners.learner import Learner, Loss
 from latentcomp.model import LatentVariableModel
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 
 class NonFiniteLoss(FloatingPointError):
-    """A loss was nan or infinite; nothing of that update has been written."""
+    """A loss or a gradient was nan or infinite; nothing of that update has been written.
+
+    Attributes:
+        step: of the run.
+        learner: the name of its class.
+        term: the update.
+        batch: the rows of this process that it was computed from.
+    """
+
+    def __init__(self, message: str, step: int = 0, learner: str = "", term: str = "", batch: Batch | None = None) -> None:
+        super().__init__(message)
+        self.step, self.learner, self.term, self.batch = step, learner, term, batch
+
+
+class _Part(NamedTuple):
+    """A micro-batch: its rows, its part of the whole batch, and its generator of losses."""
+
+    batch: Batch
+    share: float
+    losses: Iterator[Loss]
 
 
 def fit(
@@ -26,76 +53,114 @@ def fit(
     batches: Iterable[Batch],
     optimizers: Optimizer | Sequence[Optimizer],
     accumulate: int = 1,
+    clip: float = math.inf,
+    fabric: "Fabric | None" = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Trains, and yields each step's metrics when it is done: evaluate, log, save and stop in the body of your own ``for``.
 
     Args:
         model: p(x, z), theta.
         learner: the method, phi. Its ``seed`` keys all noise.
-        batches: what to learn from; the run ends when they do.
+        batches: what to learn from; the run ends when they do. With several processes, the whole batches (or those of ``batches.share``).
         optimizers: one or several, which together hold every trainable parameter of the model and the learner.
         accumulate: split each batch into this many micro-batches; the draws, and up to rounding the updates, stay the same.
+        clip: the largest norm of an update's gradient; a longer one is shortened to it.
+        fabric: a launched ``lightning_fabric.Fabric``: device, precision (32-true, 64-true, bf16-mixed) and processes. None: where the model lies.
 
     Yields:
         One dictionary a step, of scalars on the device (read them seldom: each reading waits for the device).
 
     Raises:
-        NonFiniteLoss: names the step, the learner and the term; parameters and state are those of the last good update.
+        NonFiniteLoss: names the step, the learner, the term and the batch; parameters and state are those of the last good update.
+        PeerFailed: another process stopped with an error.
         ValueError: a parameter that no optimiser holds, a codebook that this learner does not teach, or data the model cannot explain (the first
             batch is looked at).
     """
     optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
     _check_optimizers(model, learner, optimizers)
     _check_codebook(model, learner)
-    first = True
-    for batch in batches:
-        if first:
-            learner.check(model, batch)
-            first = False
-        yield _step(model, learner, batch._replace(index=batch.positions).split(accumulate), optimizers)
+    engine = Engine(fabric)
+    engine.place(model, learner, optimizers)
+    for number, (batch, rows) in enumerate(engine.shared(batches)):
+        if number == 0:
+            with processes.Together():
+                learner.check(model, batch)
+        parts = [_Part(part, part.size / rows, learner.losses(model, part)) for part in batch.split(accumulate)]
+        yield _step(model, learner, parts, optimizers, clip, engine)
 
 
-def _step(model: LatentVariableModel, learner: Learner, parts: list[Batch], optimizers: list[Optimizer]) -> dict[str, Tensor]:
+def _step(model: LatentVariableModel, learner: Learner, parts: list[_Part], optimizers: list[Optimizer], clip: float, engine: Engine) -> dict[str, Tensor]:
     """All updates of one batch: the generators of its micro-batches advance in lockstep, one loss each before every update."""
-    shares = [part.size / sum(part.size for part in parts) for part in parts]
-    generators = [learner.losses(model, part) for part in parts]
     metrics: dict[str, Tensor] = {}
     rows: defaultdict[str, list[Tensor]] = defaultdict(list)
-    while losses := _backward(learner, generators, shares, optimizers):
-        for optimizer in optimizers:
-            optimizer.step()
-        for key in losses[0].metrics:
-            metrics[key] = torch.stack([loss.metrics[key] * share for loss, share in zip(losses, shares, strict=True)]).sum()
-        for loss in losses:
-            for key, statistic in loss.statistics.items():
-                rows[key].append(statistic)
+    while losses := _backward(parts, optimizers, engine):
+        learns = losses[0].learns
+        processes.sum_gradients(learns)
+        names = list(losses[0].metrics)
+        value, *means = processes.summed([_mean(parts, [loss.value for loss in losses]), *(_mean(parts, [loss.metrics[n] for loss in losses]) for n in names)])
+        _descend(value, losses, learner, parts, optimizers, clip)
+        metrics |= dict(zip(names, means, strict=True))
+        for key, below in processes.gathered({key: torch.cat([loss.statistics[key] for loss in losses]) for key in losses[0].statistics}).items():
+            rows[key].append(below)
     learner.update(model, {key: torch.cat(statistics) for key, statistics in rows.items()})
     return metrics
 
 
-def _backward(learner: Learner, generators: list[Iterator[Loss]], shares: list[float], optimizers: list[Optimizer]) -> list[Loss]:
+def _backward(parts: list[_Part], optimizers: list[Optimizer], engine: Engine) -> list[Loss]:
     """The next loss of every micro-batch, its gradient accumulated and its graph freed before the next is computed; [] when there is none."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     losses = []
-    for generator, share in zip(generators, shares, strict=True):
-        loss = next(generator, None)
-        if loss is None:
-            continue
-        _check_finite(loss, learner)
-        if loss.learns and loss.value.requires_grad:
-            (loss.value * share).backward(inputs=loss.learns)
-        losses.append(loss._replace(value=loss.value.detach()))
+    with processes.Together() as said:
+        for part in parts:
+            with engine.precision():
+                loss = next(part.losses, None)
+            if loss is None:
+                continue
+            if loss.learns and loss.value.requires_grad:
+                engine.backward(loss.value * part.share, loss.learns)
+            losses.append(loss._replace(value=loss.value.detach()))
+        said.number = len(losses)
+    if any(said.numbers) and not all(said.numbers):
+        raise RuntimeError(f"the processes disagree about the phase: they made {said.numbers} losses. A schedule must be a function of (seed, step) or of rows")
     return losses
 
 
-def _check_finite(loss: Loss, learner: Learner) -> None:
-    if not torch.isfinite(loss.value):
-        raise NonFiniteLoss(
-            f"the loss of the {loss.term} of {type(learner).__name__} is {float(loss.value.detach())} at step {learner.step}; its parts are "
-            f"{ {key: float(value) for key, value in loss.metrics.items()} }. Parameters and state are those before this update. "
-            "Lower the learning rate, or look at this batch"
-        )
+def _mean(parts: list[_Part], values: Sequence[Tensor]) -> Tensor:
+    return torch.stack([value * part.share for value, part in zip(values, parts, strict=True)]).sum()
+
+
+def _descend(value: Tensor, losses: list[Loss], learner: Learner, parts: list[_Part], optimizers: list[Optimizer], clip: float) -> None:
+    """One update, unless its loss or gradient is not finite: one look at the device for both."""
+    gradients = [parameter.grad for parameter in losses[0].learns if parameter.grad is not None]
+    norm = get_total_norm(gradients)
+    if not torch.isfinite(value + norm):
+        raise _not_finite(norm, losses, learner, parts)
+    if clip < math.inf:
+        clip_grads_with_norm_(losses[0].learns, clip, norm)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def _not_finite(norm: Tensor, losses: list[Loss], learner: Learner, parts: list[_Part]) -> NonFiniteLoss:
+    """The error that names the first micro-batch whose loss is not finite, or else the gradient."""
+    bad = [number for number, loss in enumerate(losses) if not torch.isfinite(loss.value)]
+    number = bad[0] if bad else 0
+    loss, batch = losses[number], parts[number].batch
+    what = f"loss of the {loss.term}" if bad else f"gradient of the {loss.term}"
+    size = float(loss.value) if bad else f"not finite (norm {float(norm)}, loss {float(loss.value)})"
+    where = "" if bad or processes.count() == 1 else " in this or another process"
+    message = (
+        f"the {what} of {type(learner).__name__} is {size} at step {learner.step}{where}; its parts are "
+        f"{ {key: float(value) for key, value in loss.metrics.items()} }. Parameters and state are those before this update. "
+        f"Lower the learning rate, or look at this batch: positions {_some(batch.positions)}"
+    )
+    return NonFiniteLoss(message, learner.step, type(learner).__name__, loss.term, batch)
+
+
+def _some(positions: Tensor, most: int = 8) -> str:
+    shown = ", ".join(map(str, positions[:most].tolist()))
+    return shown if len(positions) <= most else f"{shown}, ... ({len(positions)})"
 
 
 def _check_optimizers(model: LatentVariableModel, learner: Learner, optimizers: list[Optimizer]) -> None:

@@ -13,7 +13,7 @@ OURS = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py")), *sorted((ROOT /
 
 # Import layers: a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"noise", "batch", "objectives", "statistics", "_version", "checkpoint"},
+    {"noise", "batch", "objectives", "statistics", "_version", "checkpoint", "checkpoints", "processes", "random_states", "signals", "described"},
     {"nn"},
     {"codes"},
     {"codebook", "priors", "likelihoods", "energies"},
@@ -24,11 +24,12 @@ LAYERS = [
     {"moves"},
     {"phases"},
     {"learners", "torchgfn"},
-    {"train", "data", "sampling", "taming"},
+    {"pretrained", "hub"},
+    {"train", "engine", "data", "sampling", "taming"},
     {"evaluate", "pyro"},
 ]
 NEVER_AT_IMPORT = ["pyro", "gfn", "lpips", "torchvision", "lightning", "lightning_fabric", "torchmetrics", "sklearn", "matplotlib", "hydra"]
-NEVER_AT_IMPORT += ["omegaconf", "statsmodels", "scipy", "pandas", "tabulate", "yaml", "safetensors"]
+NEVER_AT_IMPORT += ["huggingface_hub", "omegaconf", "statsmodels", "scipy", "pandas", "tabulate", "yaml", "safetensors"]
 
 
 def imports(path: Path) -> set[str]:

@@ -1,14 +1,19 @@
 """Every row composes and runs; the command line says what exists; a table resumes, and refuses another version's folder."""
 
 import json
+import os
+import signal
 
 import pytest
+import torch
 from hydra.utils import get_method
 
 from experiments import settings, tune
 from experiments.execute import build, execute, plain
 from experiments.reproduce import parsed, reproduce
 from experiments.results import Folder, OtherVersion
+from latentcomp.checkpoints import Checkpoints
+from latentcomp.signals import Interrupted
 from tests import small_mnist
 
 TRAINED = [table for table in settings.tables() if table != "gradients"]  # that one measures a frozen model; tests/experiments/test_gradients.py
@@ -142,12 +147,37 @@ def test_a_run_that_diverges_is_named_and_the_others_are_kept(tmp_path):
         reproduce(request)
 
 
-def test_the_last_good_state_stays_on_disk(tmp_path):
-    config = settings.row("digits", "vq_ema", "smoke", 0, ("budget.updates=6", "budget.every=1", "budget.size=20", "budget.prior_updates=2"))
-    execute(config, "vq_ema", states=tmp_path / "last.pt")
-    good = (tmp_path / "last.pt").read_bytes()
-    config.optimizer.lr = 1e30
-    with pytest.raises(FloatingPointError, match="step 1"):
-        execute(config, "vq_ema", states=tmp_path / "other.pt")
-    assert good == (tmp_path / "last.pt").read_bytes()
-    assert (tmp_path / "other.pt").exists(), "the state after the one good step"
+def test_a_run_that_diverges_keeps_its_checkpoints_and_the_batch(tmp_path):
+    small = ("budget.updates=6", "budget.every=1", "budget.size=20", "budget.prior_updates=2", "log.tensorboard=false")
+    config = settings.row("digits", "vq_ema", "smoke", 0, (*small, "optimizer.lr=1e30"))
+    with pytest.raises(FloatingPointError, match=r"step 1;.* positions .* The batch and the states that it met are in .*non_finite-0\.pt"):
+        execute(config, "vq_ema", folder=tmp_path)
+    (own,) = (tmp_path / "states").iterdir()
+    assert Checkpoints(own).latest().step == 1, "the state after the one good step"
+    kept = torch.load(tmp_path / "non_finite-0.pt", weights_only=True)
+    assert (kept["step"], kept["learner"], kept["term"]) == (1, "StraightThrough", "VQ")
+    assert kept["batch"]["x"].shape == (20, 1, 8, 8)
+    assert kept["states"]["learner"].keys() >= {"_extra_state"}
+
+
+def test_a_stopped_run_goes_on_and_its_log_has_every_step_once(tmp_path):
+    small = ("budget.updates=6", "budget.every=2", "budget.size=20", "budget.prior_updates=2")
+    config = settings.row("digits", "gflownet_em", "smoke", 0, small)
+    whole = execute(config, "gflownet_em", folder=tmp_path / "whole")[0]
+
+    def stop(step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM came after 3 of 6 batches; saved"):
+        execute(config, "gflownet_em", stop, tmp_path / "stopped")
+    steps = []
+    again = execute(config, "gflownet_em", steps.append, tmp_path / "stopped")[0]
+    assert steps == [4, 5, 6]
+    timed = ("seconds",)
+    assert [r["value"] for r in again if r["metric"] not in timed] == [r["value"] for r in whole if r["metric"] not in timed]
+    logs = [next((tmp_path / name / "states").glob("*/metrics.csv")).read_text() for name in ("whole", "stopped")]
+    assert logs[0] == logs[1]
+    assert "6,val_nll," in logs[0]
+    assert len(list((tmp_path / "stopped" / "images").glob("*.png"))) == 3
+    assert list((tmp_path / "stopped" / "states").glob("*/tensorboard/events*"))

@@ -53,8 +53,8 @@ def frozen(seed: int, sites: int, codes: int, updates: int) -> tuple[LatentVaria
     return model.double().requires_grad_(False), data.test.double()
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The numbers of one estimator. Nothing of its own is trained, so no state is written to ``states``."""
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The numbers of one estimator. Nothing of its own is trained, so no state is written to ``folder``."""
     estimator = instantiate(config.estimator)
     model, x = frozen(config.seed, config.sites, config.codes, config.budget.updates)
     errors: dict[tuple[str, int], Error] = {}

@@ -83,8 +83,8 @@ def together(config: DictConfig, row: str, seeds: Sequence[int], progress: Progr
     ]
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> Result:
-    """One run, from the configuration's seed. It takes seconds, so no state is written to ``states``."""
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> Result:
+    """One run, from the configuration's seed. It takes seconds, so no state is written to ``folder``."""
     return together(config, row, [config.seed], progress)[0]
 
 

@@ -18,7 +18,7 @@ from latentcomp import objectives
 from latentcomp.evaluate.protocol import Measure, mean
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains on all programs, and judges on test data that no guide has seen."""
     pyro.clear_param_store()
     pyro.set_rng_seed(config.seed)

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from latentcomp.codebook.lookup import lookup, nearest_code, squared_distances
+from latentcomp.described import Described
 
 
-class Geometry(nn.Module, ABC):
+class Geometry(Described, nn.Module, ABC):
     """K codes and their vectors of dimension D.
 
     Attributes:

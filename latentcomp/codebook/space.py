@@ -6,8 +6,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from latentcomp.described import Described
 
-class Space(ABC):
+
+class Space(Described, ABC):
     """A map that codes and encoder outputs alike go through before they are compared, and before a decoder sees them."""
 
     @abstractmethod

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from latentcomp.codebook.lookup import nearest_code
 from latentcomp.codebook.space import Space
+from latentcomp.described import Described
 
 
-class Start(ABC):
+class Start(Described, ABC):
     """A random draw of the vectors.
 
     Attributes:

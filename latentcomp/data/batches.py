@@ -30,6 +30,7 @@ class Batches:
             raise ValueError(f"grey holds a probability for each pixel of the images, so it has their shape {tuple(x.shape)}; got {tuple(grey.shape)}")
         self.x, self.c, self.grey = x, c, grey
         self.size, self.updates, self.seed, self.start = size, updates, seed, 0
+        self.rank, self.count = 0, 1
 
     def after(self, done: int) -> "Batches":
         """The rest of these batches, for a run that goes on after ``done`` updates.
@@ -43,6 +44,18 @@ class Batches:
         rest.start = done
         return rest
 
+    def share(self, rank: int, count: int) -> "Batches":
+        """The rows of these batches that process ``rank`` of ``count`` processes takes; together they are the batches.
+
+        Raises:
+            ValueError: there are fewer rows than processes.
+        """
+        if count > self.size:
+            raise ValueError(f"a batch of {self.size} cannot be shared by {count} processes: make it larger, or use fewer processes")
+        part = copy.copy(self)
+        part.rank, part.count = rank, count
+        return part
+
     def __len__(self) -> int:
         return self.updates - self.start
 
@@ -53,7 +66,7 @@ class Batches:
             if update // per_epoch != epoch:
                 epoch = update // per_epoch
                 order = permutation(len(self.x), self.seed, epoch).to(self.x.device)
-            index = order[(update % per_epoch) * self.size :][: self.size]
+            index = order[(update % per_epoch) * self.size :][: self.size].tensor_split(self.count)[self.rank]
             yield Batch(self._images(index, update), None if self.c is None else self.c[index], index=index)
 
     def _images(self, index: Tensor, update: int) -> Tensor:

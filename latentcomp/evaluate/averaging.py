@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +23,16 @@ class WeightAverage:
         self.parameters = [parameter for module in modules for parameter in module.parameters()] if decay else []
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self._blend = get_ema_multi_avg_fn(decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mean."""
+        return {"average": list(self.average)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores it."""
+        for mean, saved in zip(self.average, state["average"], strict=True):
+            mean.copy_(saved)
 
     @torch.no_grad()
     def update(self) -> None:

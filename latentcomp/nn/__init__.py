@@ -1,5 +1,6 @@
 """Networks that know no probability."""
 
+from latentcomp.nn.batch_norm import SharedBatchNorm2d
 from latentcomp.nn.convolutional import ConvDecoder, ConvEncoder, ConvSites, ConvTrunk
 from latentcomp.nn.critic import ActNorm, PatchCritic, group_norm
 from latentcomp.nn.gpt import GPT
@@ -20,5 +21,5 @@ from latentcomp.nn.unet import Decoder, Encoder, Ladder
 __all__ = [
     "GPT", "LPIPS", "MLP", "ActNorm", "CausalTransformer", "ConvDecoder", "ConvEncoder", "ConvSites", "ConvTrunk", "Decoder", "DropoutLPIPS", "Encoder",
     "Guided", "ImageDecoder", "ImageTrunk", "Ladder", "MaskedTransformer", "ModernTransformer", "Ordered", "PatchCritic", "PixelCNN", "PixelSNAIL",
-    "PrefixMLP", "SequenceNetwork", "SiteDecoder", "SiteEncoder", "SiteHead", "SiteMLP", "SpreadMLP", "group_norm",
+    "PrefixMLP", "SequenceNetwork", "SharedBatchNorm2d", "SiteDecoder", "SiteEncoder", "SiteHead", "SiteMLP", "SpreadMLP", "group_norm",
 ]  # fmt: skip

@@ -14,6 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.described import Described
+
 Norm = Callable[[int], nn.Module]  # makes a normalisation of so many channels, such as torch.nn.BatchNorm2d
 
 GRID = (4, 4)
@@ -51,7 +53,7 @@ class Residual(nn.Module):
         return x + self.block(x)
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Described, nn.Module):
     """Images ``(B, 1, 28, 28)`` to features ``(B, C, 4, 4)``: 739,328 parameters at C = 128.
 
     Args:
@@ -75,7 +77,7 @@ class ConvEncoder(nn.Module):
         return self.layers(x.contiguous(memory_format=torch.channels_last))
 
 
-class ConvTrunk(nn.Module):
+class ConvTrunk(Described, nn.Module):
     """Images to features ``(B, F)``: the encoder, flattened, and one linear layer.
 
     Args:
@@ -94,7 +96,7 @@ class ConvTrunk(nn.Module):
         return self.linear(self.encoder(x).flatten(1))
 
 
-class ConvSites(nn.Module):
+class ConvSites(Described, nn.Module):
     """Images to one vector for each of the 16 sites, ``(B, 16, W)``, row by row: the encoder and a 1x1 convolution.
 
     Args:
@@ -113,7 +115,7 @@ class ConvSites(nn.Module):
         return rearrange(self.head(self.encoder(x)), "b d h w -> b (h w) d")
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(Described, nn.Module):
     """Embeddings ``(B, 16, D)``, sites row by row, to logits ``(B, 1, 28, 28)``: 999,681 parameters at C = 128 and D = 1.
 
     Args:

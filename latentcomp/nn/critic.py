@@ -13,9 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.described import Described
+from latentcomp.processes import moments
+
 
 class ActNorm(nn.Module):
-    """scale (x + shift), channel by channel, set by the first batch in training so that it comes out with mean 0 and variance 1 (Kingma and Dhariwal, 2018).
+    """scale (x + shift), channel by channel, set by the first batch in training, that of all processes, so that it comes out with mean 0 and variance 1
+    (Kingma and Dhariwal, 2018).
 
     Args:
         channels: C.
@@ -37,8 +41,9 @@ class ActNorm(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, x: Tensor) -> None:
-        self.shift.copy_(-x.mean((0, 2, 3), keepdim=True))
-        self.scale.copy_(1 / (x.std((0, 2, 3), keepdim=True) + 1e-6))
+        mean, variance, number = moments(x, (0, 2, 3))
+        self.shift.copy_(-mean)
+        self.scale.copy_(1 / ((variance * number / (number - 1)).sqrt() + 1e-6))
         self.initialised.fill_(1)
 
 
@@ -47,23 +52,24 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
-class PatchCritic(nn.Module):
+class PatchCritic(Described, nn.Module):
     """Images ``(B, C, H, W)`` to logits ``(B, 1, h, w)``, positive for real: 30 x 30 of them for 256 x 256 pixels.
 
     Args:
         inputs: C; with a condition stacked on the image, its channels too.
         channels: the width behind the first convolution.
         layers: convolutions of stride 2.
-        norm: makes the normalisation of so many channels: ``torch.nn.BatchNorm2d``, :class:`ActNorm` or :func:`group_norm`.
+        norm: makes the normalisation of so many channels: ``torch.nn.BatchNorm2d``, for several processes ``SharedBatchNorm2d``, :class:`ActNorm` or
+            :func:`group_norm`.
     """
 
     def __init__(self, inputs: int = 3, channels: int = 64, layers: int = 3, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
         super().__init__()
         widths = [channels * min(2**i, 8) for i in range(layers + 1)]
+        centred = isinstance(norm, type) and issubclass(norm, nn.BatchNorm2d)  # it subtracts the mean, so that a bias before it would do nothing
         stack: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
         for i, (a, b) in enumerate(pairwise(widths), 1):
-            # batch norm subtracts the mean, so that a bias before it would do nothing
-            stack += [nn.Conv2d(a, b, 4, 2 if i < layers else 1, 1, bias=norm is not nn.BatchNorm2d), norm(b), nn.LeakyReLU(0.2)]
+            stack += [nn.Conv2d(a, b, 4, 2 if i < layers else 1, 1, bias=not centred), norm(b), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*stack, nn.Conv2d(widths[-1], 1, 4, 1, 1))
         self.inputs, self.least = inputs, 3 * 2**layers
         self.apply(_initialise)

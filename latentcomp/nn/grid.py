@@ -13,10 +13,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.described import Described
 from latentcomp.nn.unet import Decoder, Encoder
 
 
-class SiteEncoder(nn.Module):
+class SiteEncoder(Described, nn.Module):
     """Images to one vector h for each site, ``(B, h w, D)``.
 
     Args:
@@ -35,7 +36,7 @@ class SiteEncoder(nn.Module):
         return rearrange(self.project(self.encoder(x)), "b d h w -> b (h w) d")
 
 
-class SiteDecoder(nn.Module):
+class SiteDecoder(Described, nn.Module):
     """Embeddings ``(B, h w, D)`` to images.
 
     Args:
@@ -77,7 +78,7 @@ class SiteDecoder(nn.Module):
         return self.decoder(self.project(rearrange(e, "b (h w) d -> b d h w", h=h, w=w)))
 
 
-class Ordered(nn.Module):
+class Ordered(Described, nn.Module):
     """Another order of the sites: sequence position i holds the site ``order[i]`` of the grid.
 
     Args:
@@ -122,7 +123,7 @@ class Ordered(nn.Module):
             raise ValueError(f"the order is one of {len(self.order)} sites, got sequences of {rows.shape[1]}")
 
 
-class OrderedDecoder(nn.Module):
+class OrderedDecoder(Described, nn.Module):
     """A decoder whose embeddings stand in another order than the grid's.
 
     Args:

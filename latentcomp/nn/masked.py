@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from latentcomp.described import Described
 from latentcomp.nn.prefix import ConditionCodes
 from latentcomp.nn.transformer import Block, initialise
 
 
-class MaskedTransformer(nn.Module):
+class MaskedTransformer(Described, nn.Module):
     """Logits of every site from the codes that are not hidden and the condition's.
 
     Args:

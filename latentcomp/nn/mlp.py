@@ -8,8 +8,10 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.described import Described
 
-class MLP(nn.Sequential):
+
+class MLP(Described, nn.Sequential):
     """Linear layers with ReLU between them.
 
     Args:
@@ -23,7 +25,7 @@ class MLP(nn.Sequential):
         super().__init__(*layers)
 
 
-class ImageTrunk(nn.Module):
+class ImageTrunk(Described, nn.Module):
     """Images to features ``(B, H)``, with a ReLU at the end: what posteriors share below their heads.
 
     Args:
@@ -40,7 +42,7 @@ class ImageTrunk(nn.Module):
         return self.layers(x)
 
 
-class SiteHead(nn.Module):
+class SiteHead(Described, nn.Module):
     """Features to one vector for each site: logits ``(B, N, K)``, or points of the codebook's space ``(B, N, D)``.
 
     Args:
@@ -59,7 +61,7 @@ class SiteHead(nn.Module):
         return self.linear(features).unflatten(-1, self.shape)
 
 
-class ImageDecoder(nn.Module):
+class ImageDecoder(Described, nn.Module):
     """Embeddings ``(B, N, D)`` to the parameters of a likelihood ``(B, C, H, W)``.
 
     Args:

@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from latentcomp.described import Described
+
 
 class Cache(ABC):
     """What a network remembers of R prefixes while their codes are chosen one site at a time."""
@@ -19,7 +21,7 @@ class Cache(ABC):
 CacheType = TypeVar("CacheType", bound=Cache)
 
 
-class SequenceNetwork(nn.Module, ABC, Generic[CacheType]):
+class SequenceNetwork(Described, nn.Module, ABC, Generic[CacheType]):
     """Logits of each code given the codes before it and a context.
 
     Rows are the leading axes ``(*S, B)`` of z; the context ``(B, H)`` belongs to the last of them. A code that a site does not have gets the logit -inf.

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad, scaled_dot_product_attention, silu
 
+from latentcomp.described import Described
+
 GROUPS = 32
 
 
@@ -182,7 +184,7 @@ def middle(channels: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(Residual(channels, channels, dropout), Attention(channels), Residual(channels, channels, dropout))
 
 
-class Encoder(nn.Module):
+class Encoder(Described, nn.Module):
     """Images ``(B, C, H, W)`` to maps ``(B, F, H/f, W/f)``.
 
     Args:
@@ -229,7 +231,7 @@ class Encoder(nn.Module):
             )
 
 
-class Decoder(nn.Module):
+class Decoder(Described, nn.Module):
     """Maps ``(B, F, h, w)`` to images ``(B, C, f h, f w)``, unbounded: no squashing at the end.
 
     Args:

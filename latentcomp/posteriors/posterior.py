@@ -5,10 +5,11 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from latentcomp.codes.distribution import CodeDistribution
+from latentcomp.described import Described
 from latentcomp.model import LatentVariableModel
 
 
-class Posterior(nn.Module, ABC):
+class Posterior(Described, nn.Module, ABC):
     """A map from a model and images to q(z|x). Its own parameters are part of phi; those of the model it may use, but never owns."""
 
     @abstractmethod

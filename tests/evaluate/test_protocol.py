@@ -7,7 +7,6 @@ import torch
 
 from latentcomp import enumeration
 from latentcomp.data.split import Split
-from latentcomp.evaluate import training as protocol
 from latentcomp.evaluate.exact import exact, log_px
 from latentcomp.evaluate.protocol import judge
 from latentcomp.evaluate.training import Budget, train
@@ -23,7 +22,7 @@ BUDGET = Budget(updates=7, size=10, every=2, prior_updates=20, proposal_updates=
 def test_train_restores_the_state_of_the_best_look(monkeypatch):
     model, learner = made("gflownet_log_variance")
     looks = iter([3.0, 1.0, 2.0, 1.5])
-    monkeypatch.setattr(protocol, "validation_nll", lambda *_: next(looks))
+    monkeypatch.setattr("latentcomp.evaluate.run.validation_nll", lambda *_: next(looks))
     watched, states = [], []
 
     def watch(step: int, look: dict[str, float]) -> None:

@@ -1,0 +1,48 @@
+"""What a model shows while it learns: images, their reconstructions and dreams, as one grid."""
+
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from latentcomp.learners.learner import Learner
+from latentcomp.model import LatentVariableModel
+from latentcomp.noise import Noise
+
+
+@torch.no_grad()
+def grid(model: LatentVariableModel, learner: Learner, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "C h w"]:
+    """Three rows: the images, their reconstructions at the posterior's mode, and as many means of p(x|z) with z from the prior; the same draws each time.
+
+    With a conditional prior there are no dreams, since there is no condition.
+    """
+    training = model.training
+    model.eval(), learner.eval()
+    evaluations = model.decoder_evaluations
+    rows = [images, model.decode(model.codebook(learner.posterior(model, images).mode)).mean]
+    prior = model.prior() if _unconditional(model) else None
+    if prior is not None:
+        noise = Noise(0, 0, torch.arange(len(images), device=images.device))
+        rows.append(model.decode(model.codebook(prior.sample((len(images),), noise))).mean)
+    model.train(training), learner.train(training)
+    model.decoder_evaluations = evaluations
+    padded = torch.nn.functional.pad(torch.stack(rows), (0, 1, 0, 1), value=1.0)
+    return rearrange(padded, "r b c h w -> c (r h) (b w)")
+
+
+def _unconditional(model: LatentVariableModel) -> bool:
+    try:
+        return model.prior().batch_shape == ()
+    except (TypeError, ValueError):
+        return False
+
+
+def save(image: Float[Tensor, "C h w"], path: Path) -> None:
+    """Writes a PNG of one channel or three; values from 0 to 1."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rearrange((image.clamp(0, 1) * 255).byte().cpu(), "c h w -> h w c").numpy()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels[..., :3]).save(path)

@@ -1,0 +1,300 @@
+"""The checkpoints of a run: a folder of folders, each whole or not there, each of which says itself whether it is undamaged.
+
+    folder/step-000000200/weights.safetensors   the tensors of the modules, for anyone who reads safetensors
+                          state.pt              everything else, plain data that ``torch.load(weights_only=True)`` reads
+                          manifest.json         format, step, score, what the run is, and a SHA-256 of each file and of the manifest itself
+
+A checkpoint is written beside its place, flushed to disk and then renamed, which is one step for the file system; an old one is renamed away before it is
+deleted. So a crash at any moment leaves only whole checkpoints under their names. What a disk does afterwards, the checksums show: a damaged checkpoint is
+refused by name, and the run falls back to the one before.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from latentcomp import processes
+from latentcomp.checkpoint import Stateful
+
+FORMAT = 1
+WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+PLAIN = {int, float, str, bool, type(None), Tensor, nn.Parameter}
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint is not what was written; the message names it and says what is wrong."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint was damaged and an older one is used, or one could not be written."""
+
+
+class Found(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+        path: its folder.
+        step: of the run.
+        score: what ``save`` was told, the smaller the better; None where nothing was.
+        about: what ``save`` was told about the run.
+        states: the state of each part.
+    """
+
+    path: Path
+    step: int
+    score: float | None
+    about: dict[str, Any]
+    states: dict[str, dict[str, Any]]
+
+
+class Checkpoints:
+    """The checkpoints in a folder.
+
+    Args:
+        folder: where they are; made if it is not there.
+        keep: how many of the latest to keep, at least two, so that a damaged one has one before it; the one of the best score is kept beside them.
+        about: what the run is, as JSON: a checkpoint of a run that is something else is refused.
+
+    Raises:
+        OSError: nothing can be written there, which is better known before the run than after it.
+    """
+
+    def __init__(self, folder: Path | str, keep: int = 2, about: Mapping[str, Any] | None = None) -> None:
+        if keep < 2:
+            raise ValueError(f"keep at least two checkpoints, so that a damaged one has another before it; got keep={keep}")
+        self.folder, self.keep, self.about = Path(folder), keep, json.loads(json.dumps(dict(about or {})))
+        if processes.rank() == 0:
+            self._open()
+
+    def _open(self) -> None:
+        """Tries to write, and clears away what a crash has left unfinished."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / ".writable"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            message = f"no checkpoint can be written to {self.folder} ({error.strerror or error}): give another folder, or make this one writable"
+            raise type(error)(error.errno, message) from error
+        for left in self.folder.glob(".*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def paths(self) -> list[Path]:
+        """The checkpoints under their names, the latest first."""
+        return sorted((path for path in self.folder.glob("step-*") if path.is_dir()), reverse=True)
+
+    def save(self, step: int, parts: Mapping[str, Stateful], score: float | None = None) -> bool:
+        """Writes a checkpoint (the first process does, for all of them) and deletes those that are no longer kept.
+
+        A write that fails leaves the others as they are and warns: the run goes on, and the next save tries again.
+
+        Args:
+            step: of the run.
+            parts: what to write, by name.
+            score: the smaller the better; the best is kept.
+
+        Returns:
+            Whether it was written.
+
+        Raises:
+            TypeError: a state holds something that ``weights_only=True`` would not read again; names it.
+        """
+        place, unfinished = self.folder / f"step-{step:09d}", self.folder / f".step-{step:09d}.part"
+        try:
+            whole = {name: part.state_dict() for name, part in parts.items()}  # by every process: a state may be put together from those of all
+            if processes.rank():
+                return True
+            tensors, states = _divided(whole, {name for name, part in parts.items() if isinstance(part, nn.Module)})
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            _write(unfinished, tensors, states, {"format": FORMAT, "step": step, "score": score, "about": self.about})
+            self._discard(place)  # there only if a run that fell back comes by again
+            unfinished.rename(place)
+            _flush(self.folder)
+        except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            message = f"{place} could not be written ({error.strerror or error}); the checkpoints before it are whole. The run goes on and tries again"
+            warnings.warn(message, CheckpointWarning, stacklevel=2)
+            return False
+        self._prune()
+        return True
+
+    def _prune(self) -> None:
+        paths = self.paths()
+        scores = {path: score for path in paths if (score := _score(path)) is not None}
+        best = min(scores, key=lambda path: (scores[path], path)) if scores else None
+        for path in paths[self.keep :]:
+            if path != best:
+                self._discard(path)
+
+    def _discard(self, path: Path) -> None:
+        """Renames it away before deleting it, so that no half of it is ever seen."""
+        if path.exists():
+            gone = path.with_name(f".{path.name}.gone.part")
+            shutil.rmtree(gone, ignore_errors=True)
+            path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def restore(self, parts: Mapping[str, Stateful]) -> Found | None:
+        """Gives the parts the state of the latest undamaged checkpoint, and says on the way which were damaged; None where there is no checkpoint.
+
+        Raises:
+            DamagedCheckpoint: there are checkpoints, and all are damaged.
+            ValueError: the checkpoint is of another run, or holds other parts.
+        """
+        found = self.latest()
+        if found is None:
+            return None
+        if found.about != self.about:
+            raise ValueError(f"{found.path} is of another run: {_difference(found.about, self.about)}. Give another folder, or the settings it was made with")
+        give(found, parts)
+        return found
+
+    def latest(self) -> Found | None:
+        """The latest undamaged checkpoint."""
+        paths, damaged = self.paths(), []
+        for path in paths:
+            try:
+                return read(path)
+            except DamagedCheckpoint as error:
+                damaged.append(str(error))
+                warnings.warn(f"{error}. The one before it is used, if there is one", CheckpointWarning, stacklevel=3)
+        if damaged:
+            raise DamagedCheckpoint(f"all checkpoints in {self.folder} are damaged: {'; '.join(damaged)}. Delete them to begin anew")
+        return None
+
+    def best(self) -> Path | None:
+        """The checkpoint of the best score."""
+        scores = {path: score for path in self.paths() if (score := _score(path)) is not None}
+        return min(scores, key=lambda path: (scores[path], path)) if scores else None
+
+
+def read(path: Path) -> Found:
+    """A checkpoint, checked before it is believed; nothing in it is executed.
+
+    Raises:
+        DamagedCheckpoint: says what is wrong.
+    """
+    from safetensors.torch import load_file
+
+    body = _manifest(path)
+    for name, expected in body["files"].items():
+        try:
+            actual = _digest(path / name)
+        except OSError as error:
+            raise DamagedCheckpoint(f"{path} is damaged: {name} cannot be read ({error.strerror or error})") from error
+        if actual != expected:
+            raise DamagedCheckpoint(f"{path} is damaged: {name} is not what was written (its checksum differs; it was truncated or changed)")
+    try:
+        tensors = load_file(path / WEIGHTS)
+        states = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DamagedCheckpoint(f"{path} cannot be read without executing code, or not at all ({type(error).__name__}), and is refused") from error
+    for name, tensor in tensors.items():
+        part, _, key = name.partition("/")
+        states[part][key] = tensor
+    return Found(path, body["step"], body["score"], body["about"], states)
+
+
+def give(found: Found, parts: Mapping[str, Stateful]) -> None:
+    """Gives the parts their states.
+
+    Raises:
+        ValueError: the checkpoint holds other parts.
+    """
+    if set(found.states) != set(parts):
+        raise ValueError(f"{found.path} holds {sorted(found.states)}, but {sorted(parts)} were asked for")
+    for name, part in parts.items():
+        part.load_state_dict(found.states[name])
+
+
+def _divided(whole: Mapping[str, dict[str, Any]], modules: set[str]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """The tensors of modules, by ``part/key``, and everything else."""
+    tensors: dict[str, Tensor] = {}
+    states: dict[str, dict[str, Any]] = {name: {} for name in whole}
+    for name, state in whole.items():
+        for key, value in state.items():
+            if name in modules and isinstance(value, Tensor):
+                tensors[f"{name}/{key}"] = value.detach().contiguous().clone()  # shared storage would be refused
+            else:
+                states[name][key] = value
+    _check_plain(states, "")
+    return tensors, states
+
+
+def _check_plain(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            _check_plain(key, f"a key of {where}")
+            _check_plain(below, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for number, below in enumerate(value):
+            _check_plain(below, f"{where}[{number}]")
+    elif type(value) not in PLAIN:
+        raise TypeError(f"{where} is of type {type(value).__name__}, which a checkpoint would not read again: keep tensors, numbers, strings, lists or dicts")
+
+
+def _write(folder: Path, tensors: dict[str, Tensor], states: dict[str, dict[str, Any]], body: dict[str, Any]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, folder / WEIGHTS)
+        torch.save(states, folder / STATE)
+    except (SafetensorError, RuntimeError) as error:  # what both make of a full disk
+        raise OSError(str(error)) from error
+    body |= {"files": {name: _digest(folder / name) for name in (WEIGHTS, STATE)}}
+    (folder / MANIFEST).write_text(json.dumps({"body": body, "sha256": _checksum(body)}, indent=1))
+    for path in (*(folder / name for name in (WEIGHTS, STATE, MANIFEST)), folder):
+        _flush(path)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        body, checksum = manifest["body"], manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpoint(f"{path} is damaged: its {MANIFEST} cannot be read ({type(error).__name__})") from error
+    if checksum != _checksum(body):
+        raise DamagedCheckpoint(f"{path} is damaged: its {MANIFEST} is not what was written")
+    if body["format"] != FORMAT:
+        raise DamagedCheckpoint(f"{path} has format {body['format']}, and this version reads {FORMAT}: read it with the version that wrote it")
+    return body
+
+
+def _score(path: Path) -> float | None:
+    try:
+        return _manifest(path)["score"]
+    except DamagedCheckpoint:
+        return None
+
+
+def _checksum(body: object) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """To the disk itself; of a folder, the names in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    different = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
+    return ", ".join(f"{key} was {found.get(key)!r} and is {wanted.get(key)!r}" for key in different[:4])

@@ -1,0 +1,24 @@
+"""Modules that remember what they were made with, so that they can be described as JSON and made again elsewhere."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+
+class Described:
+    """A mixin, first among the bases: keeps the arguments of the constructor, as they were given."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
+
+
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def remembered(self: Any, *arguments: Any, **keywords: Any) -> None:
+        # only the outermost class's: a parent's constructor is called with what the child makes of its own arguments
+        self.__dict__.setdefault("_made_with", (init, arguments, keywords))
+        init(self, *arguments, **keywords)
+
+    return remembered

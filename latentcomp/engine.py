@@ -1,0 +1,119 @@
+"""Where a run computes, and how: device, precision and processes, through Lightning Fabric.
+
+``fit`` speaks to this and to nothing else of Fabric. Without a Fabric a run computes where its model lies, in the model's own precision. Fabric is imported
+by whoever makes one (``pip install lightning-fabric``); this file needs none of it.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from latentcomp import processes
+from latentcomp.batch import Batch
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+STRATEGIES = ("SingleDeviceStrategy", "DDPStrategy")
+
+
+class Engine:
+    """What one update needs of the machine.
+
+    Args:
+        fabric: a launched ``lightning_fabric.Fabric``, or None.
+
+    Raises:
+        ValueError: a precision or strategy that this loop cannot keep its promises with; names those that it can.
+    """
+
+    def __init__(self, fabric: "Fabric | None" = None) -> None:
+        self.fabric = fabric
+        if fabric is None:
+            return
+        precision, strategies = fabric.strategy.precision.precision, {kind.__name__ for kind in type(fabric.strategy).__mro__}
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"precision {precision!r} is not one of {', '.join(PRECISIONS)}: 16-mixed would hide a loss that is not finite behind its loss scaler, and "
+                "parameters of 16 bits lose the running means; use bf16-mixed"
+            )
+        if not strategies & set(STRATEGIES):
+            raise ValueError(
+                f"{type(fabric.strategy).__name__} shards or wraps the parameters, and learners call methods that such wrappers do not see: use strategy='ddp' "
+                "(or 'auto' with one device), under which this loop sums gradients itself"
+            )
+        if fabric.world_size > 1 and processes.count() != fabric.world_size:
+            raise ValueError(f"this Fabric is for {fabric.world_size} processes, and {processes.count()} are running: call fabric.launch() before fit()")
+
+    def place(self, model: nn.Module, learner: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        """Moves everything to Fabric's device and precision, in place, and gives every process the values of the first."""
+        if self.fabric is not None:
+            for module in (model, learner):
+                self.fabric.strategy.precision.convert_module(module)
+                self.fabric.to_device(module)
+            _move_states(optimizers)
+        processes.broadcast([tensor for module in (model, learner) for tensor in itertools.chain(module.parameters(), module.buffers())])
+
+    def shared(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, int]]:
+        """The rows of each batch that are this process's, on its device, and how many rows the whole batch has.
+
+        ``batches`` whose ``share`` method gives a process its rows are asked for it, so that no process loads the others' images; of others, each process
+        must be given the same, and takes its part.
+
+        Raises:
+            ValueError: a batch has fewer rows than there are processes, or the processes have unequal numbers of batches.
+        """
+        count, own = processes.count(), getattr(batches, "share", None)
+        source = iter(batches if own is None or count == 1 else own(processes.rank(), count))
+        while True:
+            with processes.Together() as said:
+                batch = next(source, None)
+                if batch is not None:
+                    batch = self._placed(batch if own is not None or count == 1 else _part(batch, processes.rank(), count))
+                    said.number = 1 + batch.size
+            if batch is None or not all(said.numbers):
+                if any(said.numbers):
+                    raise ValueError(f"the batches of some of the {count} processes have ended, and those of others have not: give each as many")
+                return
+            yield batch, sum(said.numbers) - count
+
+    def _placed(self, batch: Batch) -> Batch:
+        moved = {name: self.placed(field) for name, field in batch._replace(index=batch.positions)._asdict().items() if field is not None}
+        return batch._replace(**moved)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Data on Fabric's device and in its precision."""
+        return x if self.fabric is None else self.fabric.strategy.precision.convert_input(x.to(self.fabric.device, non_blocking=True))
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it networks compute in Fabric's precision."""
+        return contextlib.nullcontext() if self.fabric is None else self.fabric.autocast()
+
+    def backward(self, value: Tensor, learns: list[nn.Parameter]) -> None:
+        """Adds to the gradients of what the loss may change."""
+        if self.fabric is None:
+            value.backward(inputs=learns)
+        else:
+            self.fabric.backward(value, inputs=learns)
+
+
+def _part(batch: Batch, rank: int, count: int) -> Batch:
+    if batch.size < count:
+        raise ValueError(f"a batch of {batch.size} cannot be shared by {count} processes: make it larger, or use fewer processes")
+    return batch.split(count)[rank]
+
+
+@torch.no_grad()
+def _move_states(optimizers: Sequence[Optimizer]) -> None:
+    """The optimiser's memories follow the parameters that they are of; counters stay where the optimiser put them."""
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[key] = value.to(parameter.device, parameter.dtype)

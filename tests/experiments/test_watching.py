@@ -1,0 +1,92 @@
+"""Logs that hold every step once, and grids."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from experiments.watching.grids import grid, save
+from experiments.watching.log import CSV, Log, TensorBoard
+from tests.learners.contract import X, made
+
+
+def steps(log: Log, first: int, last: int) -> None:
+    """A metric that float32 cannot hold exactly, and one that only odd steps have."""
+    for step in range(first, last + 1):
+        log(step, {"loss": torch.tensor(1 / step, dtype=torch.float64)} | ({"odd": torch.tensor(step)} if step % 2 else {}))
+
+
+def test_the_lines_of_a_log_that_was_cut_back_are_those_of_one_that_was_not(tmp_path):
+    whole, stopped = (Log({"csv": CSV(tmp_path / f"{name}.csv")}, every=3) for name in ("whole", "stopped"))
+    steps(whole, 1, 10)
+    whole.flush()
+    steps(stopped, 1, 4)
+    state = stopped.state_dict()
+    steps(stopped, 5, 8)  # lost: the run was saved after four steps
+    again = Log({"csv": CSV(tmp_path / "stopped.csv")}, every=3)
+    again.load_state_dict(state)
+    steps(again, 5, 10)
+    again.flush()
+    text = (tmp_path / "whole.csv").read_text()
+    assert (tmp_path / "stopped.csv").read_text() == text
+    lines = [line.split(",") for line in text.splitlines()]
+    assert lines[0] == ["step", "metric", "value"]
+    assert [float(value) for _, name, value in lines[1:] if name == "loss"] == [1 / step for step in range(1, 11)], "read back exactly"
+    assert [int(step) for step, name, _ in lines[1:] if name == "odd"] == [1, 3, 5, 7, 9]
+
+
+def test_a_new_run_writes_its_log_anew_and_a_lost_log_is_named(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("old")
+    log = Log({"csv": CSV(path)})
+    steps(log, 1, 1)
+    state = log.state_dict()
+    assert path.read_text().startswith("step,metric,value\n1,loss,1.0\n")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"log\.csv should hold \d+ bytes of the first 1 steps"):
+        Log({"csv": CSV(path)}).load_state_dict(state)
+
+
+def test_lines_wait_while_nothing_can_be_written(tmp_path):
+    (tmp_path / "log.csv").mkdir()
+    log = CSV(tmp_path / "log.csv")
+    with pytest.warns(UserWarning, match="cannot be written .*; its lines wait"):
+        log.write([(1, "a", 1.0)])
+    (tmp_path / "log.csv").rmdir()
+    log.write([(2, "a", 2.0)])
+    assert (tmp_path / "log.csv").read_text() == "step,metric,value\n1,a,1.0\n2,a,2.0\n"
+
+
+def test_tensorboard_has_each_step_once_after_a_resume(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = Log({"board": TensorBoard(tmp_path)}, every=1)
+    steps(log, 1, 4)
+    state = log.state_dict()
+    steps(log, 5, 7)
+    log.flush(), log.writers["board"].mark()
+    again = Log({"board": TensorBoard(tmp_path)}, every=1)
+    again.load_state_dict(state)
+    again.picture(5, "images", torch.rand(1, 4, 4))
+    steps(again, 5, 8)
+    again.state_dict()
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
+    assert [event.step for event in events.Images("images")] == [5]
+
+
+@pytest.mark.parametrize("name", ["vq_ema", "gflownet_replay"])
+def test_a_grid_shows_images_reconstructions_and_dreams_and_changes_nothing(name, tmp_path):
+    model, learner = made(name)
+    model.train(), learner.train()
+    evaluations = model.decoder_evaluations
+    image = grid(model, learner, X[:4])
+    assert image.shape == (1, 3 * 3, 4 * 4)
+    assert torch.equal(image[:, :2, :3], X[0])
+    z = learner.posterior(model, X[:1]).mode
+    torch.testing.assert_close(image[:, 3:5, :3], model.decode(model.codebook(z)).mean[0].detach())
+    assert model.training
+    assert learner.training
+    assert model.decoder_evaluations - evaluations == 1, "only this test's own"
+    assert torch.equal(image, grid(model, learner, X[:4]))
+    save(image, tmp_path / "a" / "grid.png")
+    assert np.asarray(Image.open(tmp_path / "a" / "grid.png")).shape == (9, 16)

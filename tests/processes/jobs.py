@@ -1,0 +1,103 @@
+"""What the processes of the tests do, and what one process does in their place."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentcomp import processes
+from latentcomp.batch import Batch
+from latentcomp.data.batches import Batches
+from latentcomp.learners.learner import Learner, Loss
+from latentcomp.model import LatentVariableModel
+from latentcomp.nn.batch_norm import SharedBatchNorm2d
+from latentcomp.nn.critic import ActNorm, PatchCritic
+from latentcomp.train import NonFiniteLoss, fit
+from tests.learners.contract import X, adam, batches, made, state
+from tests.scenarios import tiny_model
+
+OWN = "tests.processes.jobs:"
+ROWS = torch.rand(7, 2, 8, 8, generator=torch.Generator().manual_seed(5)).double()
+
+
+def trained(fabric: Any, argument: str) -> dict[str, Tensor]:
+    """A learner's parameters, state and metrics after some steps of odd batches: ``name*steps*kind of batches``."""
+    name, steps, kind = argument.split("*")
+    model, learner = made(name)
+    if processes.rank():  # what the first process has is what counts
+        for parameter in model.decoder.parameters():
+            parameter.data.add_(1.0)
+    data = batches(int(steps)) if kind == "whole" else Batches(X, 5, int(steps), seed=1)
+    metrics = list(fit(model, learner, data, adam(model, learner), accumulate=2 if kind == "split" else 1, fabric=fabric))
+    return state(model, learner) | {f"metric.{step}.{key}": value for step, m in enumerate(metrics) for key, value in m.items()}
+
+
+def communicated(_: Any) -> dict[str, Tensor]:
+    """Each exchange of ``processes``, on shares of three rows and four."""
+    x = ROWS.tensor_split(processes.count())[processes.rank()]
+    rows = {"long": torch.arange(len(x)) + 10 * processes.rank(), "double": x, "none": x[:0], "bool": x[:, 0, 0, 0] > 0.5, "half": x.half()}
+    (mean,) = processes.averaged([x.mean(0)], len(x))
+    many = processes.summed([x[0], x.sum(0).float(), x.sum(), *(torch.full((3,), float(i)) for i in range(5))])
+    return {f"gathered.{k}": v for k, v in processes.gathered(rows).items()} | {"mean": mean, "sum": many[1], "count": many[-1]}
+
+
+def normalised(_: Any, kind: str) -> dict[str, Tensor]:
+    """Output, gradients and running moments of a norm, for a loss that is a mean over all rows."""
+    norm = {"batch": lambda: SharedBatchNorm2d(2), "act": lambda: ActNorm(2)}[kind]().double()
+    x = ROWS.tensor_split(processes.count())[processes.rank()].clone().requires_grad_()
+    y = norm(x)
+    (y.pow(3).mean() * len(x) / len(ROWS)).backward()
+    processes.sum_gradients(list(norm.parameters()))
+    gathered = processes.gathered({"y": y, "dx": x.grad})
+    return gathered | {n: p.grad for n, p in norm.named_parameters()} | {f"buffer.{n}": b for n, b in norm.named_buffers()}
+
+
+class Critical(Learner):
+    """A decoder against a patch critic with a shared batch norm: the adversarial term of VQGAN, weighed by lambda, the ratio of two gradients' norms."""
+
+    def __init__(self) -> None:
+        from tests.scenarios import posterior
+
+        super().__init__(posterior("nearest_code"))
+        torch.manual_seed(4)
+        self.critic = PatchCritic(1, 2, 1, SharedBatchNorm2d)
+
+    def losses(self, model: LatentVariableModel, batch: Batch) -> Any:
+        """Generator, then critic."""
+        q = self.posterior(model, batch.x)
+        made = model.decode(model.codebook(q.mode)).mean
+        wide = lambda image: nn.functional.interpolate(image, scale_factor=8.0)  # noqa: E731
+        reconstruction, fooled = (made - batch.x).square().mean(), -self.critic(wide(made)).mean()
+        last = list(model.decoder.parameters())[-2]
+        a, b = processes.averaged([torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (reconstruction, fooled)], batch.size)
+        weight = a.norm() / (b.norm() + 1e-4)
+        yield Loss("generator", reconstruction + weight * fooled, list(model.decoder.parameters()), {"lambda": weight})
+        doubt = (1 - self.critic(wide(batch.x))).relu().mean() + (1 + self.critic(wide(made.detach()))).relu().mean()
+        yield Loss("critic", doubt, list(self.critic.parameters()), {"critic": doubt.detach()})
+
+
+def adversarial(fabric: Any) -> dict[str, Tensor]:
+    """Thirty steps of the critic and the decoder."""
+    model, learner = tiny_model(), Critical().double()
+    metrics = list(fit(model, learner, batches(30, size=6), adam(model, learner), fabric=fabric))
+    return state(model, learner) | {f"{step}.{key}": value for step, m in enumerate(metrics) for key, value in m.items()}
+
+
+def broken(fabric: Any, how: str) -> str:
+    """A run in which something goes wrong in the second process alone; the error and what is left of the run."""
+    model, learner = made("vq_ema")
+    data = batches(3)
+    if how == "nan":
+        data[1] = data[1]._replace(x=data[1].x.clone())
+        data[1].x[-1] = torch.nan
+    elif how == "few":
+        data[1] = data[1]._replace(x=data[1].x[:1], index=data[1].index[:1])
+    elif processes.rank() == 1:
+        data = data[:1] if how == "ends" else [data[0], data[1]._replace(x=data[1].x[:, :, :1])]
+    steps = 0
+    try:
+        for _ in fit(model, learner, data, adam(model, learner), fabric=fabric):
+            steps += 1
+    except (NonFiniteLoss, processes.PeerFailed, ValueError, RuntimeError, TypeError) as error:
+        return f"{steps} {learner.step} {type(error).__name__}: {error}"
+    return "it went through"
