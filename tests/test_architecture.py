@@ -28,6 +28,7 @@ LAYERS = [
 ]
 NEVER_AT_IMPORT = ["pyro", "gfn", "lpips", "torchvision", "lightning", "lightning_fabric", "torchmetrics", "sklearn", "matplotlib", "hydra"]
 NEVER_AT_IMPORT += ["omegaconf", "statsmodels", "scipy", "pandas", "tabulate", "yaml", "safetensors"]
+NEVER_AT_IMPORT += ["PIL", "torch_fidelity"]
 
 
 def imports(path: Path) -> set[str]:
