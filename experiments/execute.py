@@ -67,7 +67,7 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
         progress(step)
 
     training = train(model, learner, data, descending, budget, config.seed, watch)
-    judgement = judge(model, learner, data, budget, config.seed, _prior(config), _proposal(config))
+    judgement = judge(model, learner, data, budget, config.seed, _prior(config), _proposal(config), instantiate(config.also))
     return _records(config, row, training, judgement), pictures(model, judgement.model, learner, data, training)
 
 
