@@ -85,7 +85,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain data, what is resolved included; where results go and what they are compared with is no part of it."""
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items() if key not in ("outputs", "expected", "source")}
+    kept = {str(key): value for key, value in resolved.items() if key not in ("outputs", "expected", "source")}
+    return {key: value for key, value in kept.items() if key != "also" or value is not None}  # a setting that is younger than some results
 
 
 def _records(config: DictConfig, row: str, training: Training, judgement: Judgement) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from experiments.descent import descent
 from experiments.execute import Progress
 from experiments.own_images.board import grid
 from experiments.own_images.judges import bicubic_measures, judges
-from experiments.own_images.run import Run, made, numbers, pictures, records
+from experiments.own_images.run import Run, folder_of, made, numbers, pictures, records
 from experiments.own_images.states import Averaged, device
 from latentcomp import checkpoint
 from latentcomp.batch import Batch
@@ -109,9 +109,9 @@ def spread(data: ImageFolder, part: str, number: int) -> Batch:
     return next(SquareBatches.fixed(members, index))
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, place: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains, judges on the test pictures, and draws; a run that was killed goes on."""
-    folder = Path(config.outputs) if states is None else states.parent
+    folder = folder_of(config, place)
     torch.manual_seed(config.seed)
     data = pictures(config.data)
     model, learner = made(config.preset)

@@ -38,6 +38,13 @@ def pictures(config: DictConfig | Any) -> ImageFolder:
     return made(config)
 
 
+def folder_of(config: DictConfig, place: Path | None) -> Path:
+    """Where a run's files go: the given folder, or that of the given file; ``outputs`` where none is given."""
+    if place is None:
+        return Path(config.outputs)
+    return place.parent if place.suffix else place
+
+
 class Run:
     """A stage in training.
 

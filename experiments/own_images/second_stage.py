@@ -6,7 +6,7 @@ squares that are nearest to them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,18 @@ from experiments.own_images.board import grid
 from experiments.own_images.first_stage import STATE as FIRST
 from experiments.own_images.first_stage import FirstStage, spread
 from experiments.own_images.judges import judges
-from experiments.own_images.run import CONFIG, Run, made, numbers, pictures, records
+from experiments.own_images.run import CONFIG, Run, folder_of, made, numbers, pictures, records
 from latentcomp import checkpoint
 from latentcomp.batch import Batch
+from latentcomp.codes.distribution import CodeDistribution
+from latentcomp.codes.truncated import TruncatedCodes
 from latentcomp.evaluate.fitting import with_prior
 from latentcomp.evaluate.neighbours import nearest, novelty
 from latentcomp.evaluate.protocol import Measure
 from latentcomp.evaluate.rates import code_rate
 from latentcomp.noise import Noise
 from latentcomp.objectives import m_step_loss
-from latentcomp.priors import Prior
+from latentcomp.priors import Autoregressive, Prior
 
 STATE = "second_stage.pt"
 
@@ -41,10 +43,11 @@ class SecondStage:
         first: the first stage.
         prior: p(z) or p(z|class).
         seed: of codes and samples.
+        sampling: temperature, top_k and top_p of samples; nothing else knows of them.
     """
 
-    def __init__(self, first: FirstStage, prior: Prior, seed: int) -> None:
-        self.first, self.prior, self.seed = first, prior.to(first.device), seed
+    def __init__(self, first: FirstStage, prior: Prior, seed: int, sampling: Mapping[str, Any]) -> None:
+        self.first, self.prior, self.seed, self.sampling = first, prior.to(first.device), seed, sampling
         first.mode(False)
         for module in (first.model, first.learner):
             module.requires_grad_(False)
@@ -78,8 +81,17 @@ class SecondStage:
         """Samples number ``first`` and on, each a function of (seed, its number); the classes take turns."""
         index, classes = torch.arange(first, first + number, device=self.first.device), len(self.first.data.classes)
         noise, self.prior = Noise(self.seed, -1, index), self.prior.eval()
-        z = self.prior(index % classes).sample((), noise) if classes else self.prior().sample((number,), noise)
+        z = self._codes(index % classes).sample((), noise) if classes else self._codes(None).sample((number,), noise)
         return self.model.decode(self.model.codebook(z)).mean
+
+    def _codes(self, c: Tensor | None) -> CodeDistribution:
+        """p(z|c), as samples are drawn from it."""
+        if dict(self.sampling) == {"temperature": 1.0, "top_k": None, "top_p": None}:
+            return self.prior(c)
+        if not isinstance(self.prior, Autoregressive):
+            raise SystemExit(f"error: {type(self.prior).__name__} draws in its own way: leave sampling.temperature, top_k and top_p as they are")
+        context = None if c is None or self.prior.condition is None else self.prior.condition(c)
+        return TruncatedCodes(self.prior.network, context, **self.sampling)
 
     def shown(self, number: int = 36) -> Float[Tensor, "3 h w"]:
         """A grid of samples."""
@@ -115,13 +127,13 @@ def first_stage(folder: str | None, weights: str | None) -> FirstStage:
     return FirstStage(data, model, learner, judges(weights, data.view.signed))
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, place: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains the prior, judges it on the test pictures' codes, samples; a run that was killed goes on."""
-    folder = Path(config.outputs) if states is None else states.parent
+    folder = folder_of(config, place)
     torch.manual_seed(config.seed)
     first = first_stage(config.first, config.weights)
     prior = made(config.second)(first.model.cardinalities, len(first.data.classes))
-    stage = SecondStage(first, prior, config.seed)
+    stage = SecondStage(first, prior, config.seed, config.sampling)
     optimizer = made(config.optimizer)(prior.parameters())
     batches = first.data.batches(config.budget.size, config.budget.updates, config.seed)
     run = Run(config, folder, batches.per_epoch, {"prior": prior, "optimizer": optimizer})

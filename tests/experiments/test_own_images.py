@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments import settings
 from experiments.execute import plain
-from experiments.own_images import first_stage, judges, second_stage
+from experiments.own_images import first_stage, judges, priors, second_stage
 from experiments.own_images.board import Board, grid
 from experiments.own_images.run import Means, Run
 from experiments.own_images.stopping import Stopping
@@ -43,7 +43,7 @@ def finished(root, tmp_path_factory):
     """A first stage that has run."""
     path = tmp_path_factory.mktemp("first")
     options = config("first_stage", *SMALL, f"data.root={root}", "data.condition=class", "budget.updates=12", "budget.every=4")
-    return path, *first_stage.execute(options, "row", states=path / "last.pt")
+    return path, *first_stage.execute(options, "row", place=path / "last.pt")
 
 
 def test_the_first_stage_learns_and_leaves_what_the_second_needs(finished, root):
@@ -68,7 +68,7 @@ def test_the_first_stage_learns_and_leaves_what_the_second_needs(finished, root)
 def test_the_second_stage_learns_samples_and_shows_neighbours(finished, tmp_path, capsys):
     path, *_ = finished
     overrides = (*TINY, f"first={path}", "budget.updates=12", "budget.every=6", "patience=0", "optimizer.lr=0.01")
-    records, pictures = second_stage.execute(config("second_stage", *overrides), "row", states=tmp_path / "last.pt")
+    records, pictures = second_stage.execute(config("second_stage", *overrides), "row", place=tmp_path / "last.pt")
     found, looks = values(records), pictures["curve"]
     assert looks[-1]["train_nats_per_token"] < looks[0]["train_nats_per_token"]
     assert found["nats"] == pytest.approx(16 * found["nats_per_token"])
@@ -83,6 +83,19 @@ def test_the_second_stage_learns_samples_and_shows_neighbours(finished, tmp_path
     assert "discs/03.png: it cannot be read" in printed
 
 
+def test_samples_are_cut_as_asked(finished):
+    first = second_stage.first_stage(str(finished[0]), None)
+    prior = priors.transformer(first.model.cardinalities, 2, 16, 1, 2)
+    plain, cold, greedy = (
+        second_stage.SecondStage(first, prior, 0, {"temperature": t, "top_k": k, "top_p": None}).samples(0, 6) for t, k in ((1.0, None), (1e-4, None), (1.0, 1))
+    )
+    assert torch.allclose(cold, greedy, atol=1e-5)
+    assert torch.allclose(greedy[0], greedy[2], atol=1e-5), "the same class"
+    assert not torch.allclose(plain, greedy)
+    with pytest.raises(SystemExit, match="Uniform draws in its own way"):
+        second_stage.SecondStage(first, first.model.prior, 0, {"temperature": 0.5, "top_k": None, "top_p": None}).samples(0, 2)
+
+
 def test_a_run_that_was_killed_goes_on_and_ends_where_it_would_have(root, finished, tmp_path):
     whole = finished[2]["curve"]
 
@@ -95,23 +108,23 @@ def test_a_run_that_was_killed_goes_on_and_ends_where_it_would_have(root, finish
 
     options = config("first_stage", *SMALL, f"data.root={root}", "data.condition=class", "budget.updates=12", "budget.every=4")
     with pytest.raises(Killed):
-        first_stage.execute(options, "row", killed, tmp_path / "last.pt")
+        first_stage.execute(options, "row", killed, tmp_path)
     steps = []
     _, pictures = first_stage.execute(options, "row", steps.append, tmp_path / "last.pt")
     assert steps == [12]
     for look, other in zip(pictures["curve"], whole, strict=True):
         assert {key: value for key, value in look.items() if key != "seconds"} == {key: value for key, value in other.items() if key != "seconds"}
     with pytest.raises(ValueError, match=r"belongs to another run .*size mismatch.* or another folder with outputs=FOLDER"):
-        first_stage.execute(config("first_stage", *SMALL, f"data.root={root}", "codes=16"), "row", states=tmp_path / "last.pt")
+        first_stage.execute(config("first_stage", *SMALL, f"data.root={root}", "codes=16"), "row", place=tmp_path / "last.pt")
 
 
 def test_a_stage_without_its_folder_says_which_option_to_give(tmp_path):
     with pytest.raises(SystemExit, match="give data.root=FOLDER"):
-        first_stage.execute(config("first_stage"), "row", states=tmp_path / "last.pt")
+        first_stage.execute(config("first_stage"), "row", place=tmp_path / "last.pt")
     with pytest.raises(SystemExit, match="there is|is no folder"):
-        first_stage.execute(config("first_stage", f"data.root={tmp_path / 'nowhere'}"), "row", states=tmp_path / "last.pt")
+        first_stage.execute(config("first_stage", f"data.root={tmp_path / 'nowhere'}"), "row", place=tmp_path / "last.pt")
     with pytest.raises(SystemExit, match=r"first=.* is no folder of a first stage's run: it must hold first_stage.pt"):
-        second_stage.execute(config("second_stage", f"first={tmp_path}"), "row", states=tmp_path / "last.pt")
+        second_stage.execute(config("second_stage", f"first={tmp_path}"), "row", place=tmp_path / "last.pt")
 
 
 def test_missing_weights_are_named(tmp_path):
