@@ -64,6 +64,9 @@ def plain(size: Size | None = None, scale: float = 0.1, restart: float = 0.05) -
         raise ValueError(f"{len(size.multipliers)} levels make a stride of {ladder.stride}, which must divide the image; got {height} x {width}")
     grid = (height // ladder.stride, width // ladder.stride)
     decoder = SiteDecoder(Decoder(size.features, channels, ladder), size.width, size.features, grid)
-    model = LatentVariableModel(Uniform(math.prod(grid), size.codes), EMACodebook(size.codes, size.width, restart), decoder, Laplace(scale))
+    codebook = EMACodebook(size.codes, size.width, restart)
+    for vectors in (codebook.weight, codebook.sums):
+        vectors.mul_(0.1)  # near the origin, where an encoder's first outputs tell codes apart by direction; far from it one code is nearest to all
+    model = LatentVariableModel(Uniform(math.prod(grid), size.codes), codebook, decoder, Laplace(scale))
     encoder = SiteEncoder(Encoder(channels, size.features, ladder), size.features, size.width)
     return Preset(model, StraightThrough(NearestCode(encoder)))
