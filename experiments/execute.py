@@ -28,7 +28,7 @@ from latentcomp.priors import Prior
 from latentcomp.train import NonFiniteLoss
 
 Progress = Callable[[int], None]
-USUAL = {"precision": "32-true", "clip": None}  # settings that are no part of a configuration as long as they are what they always were
+USUAL = {"precision": "32-true", "clip": None, "also": None}  # settings that are no part of a configuration as long as they are what they always were
 
 
 class Built(NamedTuple):
@@ -80,7 +80,7 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
         training = train(model, learner, data, descending, budget, config.seed, watch, how)
     except NonFiniteLoss as error:
         raise keep_failure(error, model, learner, folder) from None
-    judgement = judge(model, learner, data, budget, config.seed, _prior(config), _proposal(config))
+    judgement = judge(model, learner, data, budget, config.seed, _prior(config), _proposal(config), instantiate(config.also))
     return _records(config, row, training, judgement), pictures(model, judgement.model, learner, data, training)
 
 

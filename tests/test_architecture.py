@@ -29,7 +29,7 @@ LAYERS = [
     {"evaluate", "pyro"},
 ]
 NEVER_AT_IMPORT = ["pyro", "gfn", "lpips", "torchvision", "lightning", "lightning_fabric", "torchmetrics", "sklearn", "matplotlib", "hydra"]
-NEVER_AT_IMPORT += ["huggingface_hub", "omegaconf", "statsmodels", "scipy", "pandas", "tabulate", "yaml", "safetensors"]
+NEVER_AT_IMPORT += ["huggingface_hub", "omegaconf", "statsmodels", "scipy", "pandas", "tabulate", "yaml", "safetensors", "PIL", "torch_fidelity"]
 
 
 def imports(path: Path) -> set[str]:

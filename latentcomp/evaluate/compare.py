@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from latentcomp.data.split import Split
-from latentcomp.evaluate.protocol import Measure, default_prior, judge
+from latentcomp.evaluate.protocol import Also, Measure, default_prior, judge
 from latentcomp.evaluate.training import Budget, train
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel
@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
         from tabulate import tabulate
 
         rows = list(dict.fromkeys(r["row"] for r in self.records))
-        shown = [m for m in dict.fromkeys(r["metric"] for r in self.records) if m in _SHOWN]
+        shown = [m for m in dict.fromkeys(r["metric"] for r in self.records) if m in _SHOWN or m.startswith(_OF_IMAGES)]
         table = [[row] + [self._cell(row, metric) for metric in shown] for row in rows]
         seeds = len({r["seed"] for r in self.records})
         return (
@@ -57,6 +57,7 @@ class Comparison(NamedTuple):
 
 _HEADLINES = ("exact_nll", "iw_nll")
 _SHOWN = (*_HEADLINES, "exact_nll_uniform_prior", "iw_nll_uniform_prior", "own_bound", "kl_q_p", "perplexity", "bound_gap", "seconds")
+_OF_IMAGES = ("psnr", "ssim", "lpips", "rfid_", "rkid_", "fid_", "kid_", "is_")
 
 
 def compare(
@@ -68,6 +69,7 @@ def compare(
     rate: float = 3e-3,
     prior: Callable[[LatentVariableModel], Prior] = default_prior,
     proposal: Callable[[], Posterior] | None = None,
+    also: Also | None = None,
 ) -> Comparison:
     """Trains each learner on a fresh model for each seed and judges all by the same yardstick.
 
@@ -80,6 +82,7 @@ def compare(
         rate: the learning rate of Adam, for theta and phi.
         prior: makes the prior of the second stage.
         proposal: makes the proposal of importance sampling, where there are too many codes to enumerate.
+        also: further measures, such as :class:`~latentcomp.evaluate.images.ImageMeasures` for PSNR, LPIPS and rFID.
 
     Returns:
         The records; ``print`` it for the table.
@@ -101,7 +104,7 @@ def compare(
             model, learner = model_factory(), factory()
             optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], rate, fused=True)
             training = train(model, learner, split, optimizer, budget, seed)
-            measures = judge(model, learner, split, budget, seed, prior, proposal).measures
+            measures = judge(model, learner, split, budget, seed, prior, proposal, also).measures
             measures |= {"decoder_evaluations": Measure(training.decoder_evaluations, "images"), "seconds": Measure(training.seconds, "s")}
             records += [{"row": name, "seed": seed, "metric": metric} | measure._asdict() for metric, measure in measures.items()]
     return Comparison(

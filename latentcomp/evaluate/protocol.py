@@ -44,6 +44,9 @@ class Measure(NamedTuple):
     reason: str | None = None
 
 
+Also = Callable[[LatentVariableModel, Learner, Split], dict[str, Measure]]
+
+
 class Judgement(NamedTuple):
     """The numbers, and the model under its fitted prior."""
 
@@ -64,6 +67,7 @@ def judge(
     seed: int = 0,
     prior: Callable[[LatentVariableModel], Prior] = default_prior,
     proposal: Callable[[], Posterior] | None = None,
+    also: Also | None = None,
 ) -> Judgement:
     """All numbers of a trained learner, on the test images.
 
@@ -75,6 +79,7 @@ def judge(
         seed: of what is fitted and sampled here.
         prior: makes the second stage's prior.
         proposal: makes the proposal of importance sampling; needed where codes cannot be enumerated.
+        also: further measures of the model under its fitted prior, such as :class:`~latentcomp.evaluate.images.ImageMeasures`.
 
     Raises:
         ValueError: codes cannot be enumerated and there is no proposal.
@@ -96,6 +101,7 @@ def judge(
         fair = fit_proposal(fitted, proposal(), budget.proposal_updates, budget.size, seed=seed)
         measures = _estimated_measures({"": fitted, f"_{own}": model}, learner.posterior, fair, data.test, budget, seed)
     measures |= _usage_measures(model, learner.posterior, data.test, seed)
+    measures |= {} if also is None else also(fitted, learner, data)
     measures["val_nll"] = Measure(validation_nll(model, learner.posterior, data.validation, budget), "nats")
     measures["val_nll_fitted_prior"] = Measure(validation_nll(fitted, learner.posterior, data.validation, budget), "nats")
     return Judgement(measures, fitted)

@@ -28,9 +28,35 @@ def usage(z: Int[Tensor, "... N"], codes: int) -> Usage:
         z: codes of all images, any number of samples each.
         codes: K.
     """
-    sites = z.shape[-1]
-    cells = (z + codes * torch.arange(sites, device=z.device)).flatten()  # one bin for each site and code: a one-hot table of a large codebook would not fit
-    counts = torch.bincount(cells, minlength=sites * codes).view(sites, codes)
+    tally = Tally(z.shape[-1], codes)
+    tally.update(z)
+    return tally.usage()
+
+
+def _summary(counts: Int[Tensor, "N K"]) -> Usage:
     share: Float[Tensor, " K"] = counts.sum(0).double() / counts.sum()
     entropy = -torch.special.xlogy(share, share).sum()
     return Usage(counts, float(entropy.exp()), float((share > 0).double().mean()))
+
+
+class Tally:
+    """Code usage over any number of batches: it keeps the counts alone.
+
+    Args:
+        sites: N.
+        codes: K.
+    """
+
+    def __init__(self, sites: int, codes: int) -> None:
+        self.counts = torch.zeros(sites, codes, dtype=torch.long)
+
+    def update(self, z: Int[Tensor, "*B N"]) -> None:
+        """Takes in the codes of a batch."""
+        sites, codes = self.counts.shape
+        z = z.reshape(-1, sites)
+        flat = z + codes * torch.arange(sites, device=z.device)
+        self.counts = self.counts.to(z.device) + flat.flatten().bincount(minlength=sites * codes).view(sites, codes)
+
+    def usage(self) -> Usage:
+        """Of all that was taken in."""
+        return _summary(self.counts)

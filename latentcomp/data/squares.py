@@ -1,0 +1,135 @@
+"""Batches of squares of pictures, whose order and places are functions of (seed, epoch, index)."""
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from latentcomp.batch import Batch
+from latentcomp.data.members import Pictures
+from latentcomp.data.pictures import BadPicture
+from latentcomp.noise import permutation
+
+Bad = dict[str, str]
+
+
+class SquareBatches:
+    """Batches of training squares for a number of updates: shuffled and cut anew each epoch, the last incomplete batch of an epoch left out.
+
+    Args:
+        pictures: of the training part.
+        size: B; at most the number of squares in an epoch.
+        updates: how many batches.
+        seed: of order and places.
+        workers: processes that prepare batches ahead; 0 for none.
+    """
+
+    def __init__(self, pictures: Pictures, size: int, updates: int, seed: int = 0, workers: int = 0) -> None:
+        self.examples = len(pictures) * pictures.view.crops
+        if not 1 <= size <= self.examples:
+            raise ValueError(f"a batch holds between 1 and n={self.examples} of an epoch's squares, got size={size}")
+        self.pictures, self.size, self.updates, self.seed, self.workers, self.start = pictures, size, updates, seed, workers, 0
+        self.rank, self.count = 0, 1
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches an epoch."""
+        return self.examples // self.size
+
+    def after(self, done: int) -> "SquareBatches":
+        """The rest of these batches, for a run that goes on after ``done`` updates.
+
+        Raises:
+            ValueError: there are not that many.
+        """
+        if not 0 <= done <= self.updates:
+            raise ValueError(f"a run of {self.updates} updates goes on after some of them, or after all; got done={done}")
+        rest = copy.copy(self)
+        rest.start = done
+        return rest
+
+    def share(self, rank: int, count: int) -> "SquareBatches":
+        """The rows of these batches that process ``rank`` of ``count`` processes takes; together they are the batches.
+
+        Raises:
+            ValueError: there are fewer rows than processes.
+        """
+        if count > self.size:
+            raise ValueError(f"a batch of {self.size} cannot be shared by {count} processes: make it larger, or use fewer processes")
+        part = copy.copy(self)
+        part.rank, part.count = rank, count
+        return part
+
+    def __len__(self) -> int:
+        return self.updates - self.start
+
+    def __iter__(self) -> Iterator[Batch]:
+        prepared = DataLoader(_Prepared(self), batch_size=None, sampler=range(self.start, self.updates), num_workers=self.workers)
+        for batch, bad in prepared:
+            self.pictures.report.update(bad)  # a worker's own report stays in its process
+            if batch is not None:
+                yield Batch(*batch)
+
+    @staticmethod
+    def fixed(pictures: Pictures, index: Int[Tensor, " B"]) -> Iterator[Batch]:
+        """One batch of squares that never change, without those of bad pictures; none where all are bad."""
+        squares, bad = cut(pictures, index, pictures.view.held_out(index), replace=False)
+        pictures.report.update(bad)
+        if squares is not None:
+            yield squares
+
+
+class _Prepared(Dataset[tuple[Batch | None, Bad]]):
+    """Batch by the number of its update."""
+
+    def __init__(self, batches: SquareBatches) -> None:
+        self.batches, self.epoch, self.order = batches, -1, torch.empty(0, dtype=torch.long)
+
+    def __getitem__(self, update: int) -> tuple[Batch | None, Bad]:
+        batches = self.batches
+        epoch, place = divmod(update, batches.per_epoch)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, permutation(batches.examples, batches.seed, epoch)
+        index = self.order[place * batches.size :][: batches.size].tensor_split(batches.count)[batches.rank]
+        return cut(batches.pictures, index, batches.pictures.view.augmented(index, batches.seed, epoch), replace=True)
+
+
+def cut(pictures: Pictures, index: Int[Tensor, " B"], at: Float[Tensor, "B 3"], replace: bool) -> tuple[Batch | None, Bad]:
+    """The squares of examples, and which pictures proved bad: left out, or where ``replace`` each replaced by the next good one.
+
+    Raises:
+        ValueError: no picture is good.
+    """
+    bad: Bad = {}
+    rows: list[tuple[int, Tensor, Tensor | None, int]] = []
+    for row, (example, place) in enumerate(zip(index.tolist(), at.tolist(), strict=True)):
+        found = _found(pictures, example // pictures.view.crops, bad, len(pictures) if replace else 1)
+        if found is not None:
+            (image, beside), label = found
+            rows.append((row, pictures.view.cut(image, place), None if beside is None else pictures.view.cut(beside, place), label))
+        elif replace:
+            raise ValueError(f"none of the {len(pictures)} pictures can be read; the last: {next(reversed(bad.items()))}")
+    if not rows:
+        return None, bad
+    kept, squares, maps, labels = zip(*rows, strict=True)
+    return Batch(pictures.view.pixels(torch.stack(squares)), _conditions(pictures, maps, labels), None, index[list(kept)]), bad
+
+
+def _found(pictures: Pictures, i: int, bad: Bad, tries: int) -> tuple[tuple[Tensor, Tensor | None], int] | None:
+    for j in range(i, i + tries):
+        try:
+            return pictures[j % len(pictures)], pictures.label(j % len(pictures))
+        except BadPicture as error:
+            bad[pictures.entries[j % len(pictures)].name] = str(error)
+    return None
+
+
+def _conditions(pictures: Pictures, maps: Sequence[Tensor | None], labels: Sequence[int]) -> Tensor | None:
+    """c: class numbers, label maps as whole numbers, other maps in the units of x; or None."""
+    if pictures.pairs is not None:
+        stacked = torch.stack([m for m in maps if m is not None])
+        return stacked.long() if pictures.pairs.kind == "labels" else pictures.view.pixels(stacked)
+    return torch.tensor(labels) if labels[0] >= 0 else None

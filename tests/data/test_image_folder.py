@@ -1,0 +1,173 @@
+"""Folders of pictures: in memory and on disk alike, resumed, shared, and with bad files among them."""
+
+from itertools import islice
+
+import pytest
+import torch
+from PIL import Image
+
+from latentcomp import Codebook, LatentVariableModel
+from latentcomp.data import ImageFolder, Pairs, Parts, Split, View, image_split
+from latentcomp.evaluate.training import Budget, train
+from latentcomp.learners.straight_through import StraightThrough
+from latentcomp.likelihoods import Gaussian
+from latentcomp.nn import ImageDecoder, ImageTrunk, SiteHead
+from latentcomp.posteriors import NearestCode
+from latentcomp.priors import Uniform
+from tests.pictures import draw, folder, pixels, truncated
+
+VIEW = View(crop=16, resize=24, crops=3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return folder(tmp_path_factory.mktemp("pictures"))
+
+
+def same(a, b):
+    return torch.equal(a.x, b.x) and torch.equal(a.index, b.index)
+
+
+def test_squares_are_those_of_the_files(root):
+    pictures = ImageFolder(root, View(crop=24, flip=False))
+    (batch,) = pictures.held_out("validation")
+    for x, index in zip(batch.x, batch.index.tolist(), strict=True):
+        written = pixels(int(pictures.name("validation", index)[:2]))[:, 4:28]
+        assert torch.equal(((x + 1) * 127.5).round(), torch.as_tensor(written).permute(2, 0, 1).float())
+    assert len(pictures) == 12
+    assert str(pictures.report) == "all pictures could be used"
+
+
+@pytest.mark.parametrize("setting", [{"memory": False}, {"workers": 1}, {"memory": False, "workers": 2}])
+def test_neither_memory_nor_workers_change_a_batch(root, setting):
+    updates = 5 if "workers" in setting else 12
+    first, second = (ImageFolder(root, VIEW, **s).batches(8, updates, seed=3) for s in ({}, setting))
+    assert all(same(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_run_goes_on_where_it_was_and_processes_share_batches(root):
+    batches = ImageFolder(root, VIEW).batches(8, 10, seed=1)
+    whole = list(batches)
+    assert len(batches.after(6)) == 4
+    assert all(same(a, b) for a, b in zip(batches.after(6), whole[6:], strict=True))
+    shares = [list(batches.share(rank, 3)) for rank in range(3)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(batch.x, torch.cat([part.x for part in parts]))
+    with pytest.raises(ValueError, match="cannot be shared by 9 processes"):
+        batches.share(0, 9)
+    with pytest.raises(ValueError, match="got done=11"):
+        batches.after(11)
+
+
+def test_an_epoch_shows_each_square_once_and_the_next_shows_others(root):
+    pictures = ImageFolder(root, VIEW)
+    batches = pictures.batches(4, 100)
+    first, second = (list(islice(batches.after(epoch * batches.per_epoch), batches.per_epoch)) for epoch in (0, 1))
+    seen = torch.cat([batch.index for batch in first])
+    assert len(seen.unique()) == len(seen) == batches.examples // 4 * 4
+    by_index = [{i: x for batch in epoch for i, x in zip(batch.index.tolist(), batch.x, strict=True)} for epoch in (first, second)]
+    both = by_index[0].keys() & by_index[1].keys()
+    assert sum(torch.equal(by_index[0][i], by_index[1][i]) for i in both) < len(both) / 3
+    assert not same(first[0], next(iter(pictures.batches(4, 1, seed=1))))
+    assert batches.size == 4
+    assert pictures.batches(10_000, 1).size == batches.examples
+
+
+def test_bad_files_are_left_out_and_named(tmp_path):
+    folder(tmp_path)
+    truncated(tmp_path / "03.png")
+    (tmp_path / "05.png").write_bytes(b"")
+    draw(tmp_path / "07.png", 7, height=16, width=40)
+    whole = ImageFolder(tmp_path, VIEW, Parts(0.3, 0.3))
+    assert len(whole) == 9
+    assert set(whole.report) == {"03.png", "05.png", "07.png"}
+    report = str(whole.report)
+    assert "3 picture(s) were left out" in report
+    assert "03.png: it cannot be read" in report
+    assert "07.png: it has 40x16 pixels, and the shorter side is to have 24" in report
+    assert len(ImageFolder(tmp_path, View(crop=16, resize=24, enlarge=True), Parts(0.3, 0.3))) == 10
+    lazy = ImageFolder(tmp_path, VIEW, Parts(0.3, 0.3), memory=False)
+    assert not lazy.report
+    assert all(batch.size == 8 for batch in lazy.batches(8, 6))  # replaced, so that batches stay whole
+    assert sum(batch.size for part in ("train", "validation", "test") for batch in lazy.held_out(part)) == 27  # left out
+    assert set(lazy.report) == set(whole.report)
+    assert all(batch.size for batch in ImageFolder(tmp_path, VIEW, memory=False, workers=1).batches(8, 3))
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_folder_of_bad_files_alone_is_refused(tmp_path, memory):
+    for i in range(6):
+        (tmp_path / f"{i}.jpg").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"none that can be used is left.*\n.*0.jpg: it cannot be read|none of the .* pictures can be read"):
+        list(ImageFolder(tmp_path, VIEW, memory=memory).batches(2, 1))
+
+
+def test_grey_where_colour_is_wanted_is_repeated_or_refused(tmp_path):
+    for i in range(5):
+        draw(tmp_path / f"{i}.png", i, "L")
+    (batch,) = ImageFolder(tmp_path, View(crop=16)).batches(4, 1)
+    assert torch.equal(batch.x[:, 0], batch.x[:, 2])
+    with pytest.raises(ValueError, match="it is grey, and colour was asked for"):
+        ImageFolder(tmp_path, View(crop=16, strict=True))
+
+
+def test_classes(tmp_path):
+    for name in ("cats", "dogs"):
+        folder(tmp_path / name, 6)
+    pictures = ImageFolder(tmp_path, VIEW, condition="class")
+    assert pictures.classes == ["cats", "dogs"]
+    for batch in [*pictures.batches(8, 3), *pictures.held_out("test")]:
+        assert batch.c.dtype == torch.long
+        part = "train" if batch.size == 8 else "test"
+        assert [pictures.classes[c] for c in batch.c] == [pictures.name(part, i).split("/")[0] for i in batch.index.tolist()]
+
+
+@pytest.mark.parametrize("kind", ["labels", "grey", "colour"])
+def test_maps_are_cut_and_mirrored_with_their_pictures(tmp_path, kind):
+    """The map is the picture's own red channel, or the picture, at twice its size (labels: at its own size, so that nearest pixels are the same)."""
+    folder(tmp_path / "images")
+    (tmp_path / "maps").mkdir()
+    for i in range(12):
+        image = Image.fromarray(pixels(i)) if kind == "colour" else Image.fromarray(pixels(i)[..., 0])
+        image.resize((32, 24) if kind == "labels" else (64, 48), Image.Resampling.NEAREST).save(tmp_path / "maps" / f"{i:02d}.tif")
+    pictures = ImageFolder(tmp_path / "images", View(crop=16, resize=24), condition=Pairs(tmp_path / "maps", kind))
+    for batch in pictures.batches(4, 4):
+        assert batch.c.shape == (4, 3 if kind == "colour" else 1, 16, 16)
+        if kind == "labels":
+            assert torch.equal(batch.c, ((batch.x[:, :1] + 1) * 127.5).round().long())
+        else:
+            assert (batch.c - batch.x[:, : batch.c.shape[1]]).abs().mean() < 0.05  # the edge of the disc is blurred
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_missing_a_damaged_and_a_stretched_map_are_reported(tmp_path):
+    folder(tmp_path / "images")
+    maps = folder(tmp_path / "maps")
+    (maps / "00.png").unlink()
+    truncated(maps / "01.png")
+    draw(maps / "02.png", 2, height=24, width=48)
+    report = str(ImageFolder(tmp_path / "images", VIEW, condition=Pairs(maps, "colour")).report)
+    assert "00.png: it has no map: there is no 00 with a picture's ending" in report
+    assert "01.png: of its map 01.png: it cannot be read" in report
+    assert "02.png: its map is 48x24, which is not in the proportions of 32x24" in report
+    with pytest.raises(FileNotFoundError, match="that holds a map for each picture"):
+        Pairs(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="got 'edges'"):
+        Pairs(maps, "edges")
+
+
+def test_a_folder_is_a_split_that_the_protocol_trains_on(root):
+    split = image_split(root, View(crop=8, resize=24, crops=4), Parts(0.2, 0.2))
+    assert isinstance(split, Split)
+    assert split.validation.shape[1:] == (3, 8, 8)
+    torch.manual_seed(0)
+    model = LatentVariableModel(Uniform(2, 4), Codebook(4, 4), ImageDecoder(2, 4, (32,), (3, 8, 8)), Gaussian())
+    learner = StraightThrough(NearestCode(torch.nn.Sequential(ImageTrunk((3, 8, 8), (32,)), SiteHead(32, 2, 4))))
+    optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], 1e-2)
+    training = train(model, learner, split, optimizer, Budget(updates=20, size=8, every=10))
+    assert training.curve[-1]["val_nll"] < training.curve[0]["val_nll"]
+
+
+def test_bytes_are_kept_and_nothing_larger(root):
+    kept = ImageFolder(root, VIEW).pictures["train"].kept
+    assert all(image.dtype == torch.uint8 and image.shape == (3, 24, 32) for image, _ in kept)
