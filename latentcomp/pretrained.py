@@ -141,7 +141,7 @@ def description(value: Any, where: str = "") -> Any:
 
 def _arguments(module: nn.Module | Described, where: str) -> dict[str, Any]:
     """What a module was made with; a part that was exchanged afterwards, as it is now."""
-    if type(module) in (nn.Sequential, nn.ModuleList):
+    if isinstance(module, nn.Module) and type(module) in (nn.Sequential, nn.ModuleList):
         return {"*": list(module.children())}
     if not isinstance(module, Described):
         return _of_torch(module, where)
