@@ -10,7 +10,7 @@ class Batch(NamedTuple):
     """A batch of B examples.
 
     Attributes:
-        x: ``(B, C, H, W)`` images.
+        x: ``(B, C, H, W)`` images; the codes once more, where only they are known.
         c: the condition of each example, for a prior p(z|c); ``(B, ...)`` or None.
         z: ``(B, N)`` precomputed codes, or None; within a step, the ``(S, B, N)`` codes of its E-step.
         index: ``(B,)`` long, the position of each example in its set: it keys the noise, replay and memories.

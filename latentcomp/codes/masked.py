@@ -127,10 +127,14 @@ class MaskedCodes(CodeDistribution):
             if step == steps:
                 break
             sure = self._sureness(log_p.gather(-1, drawn.unsqueeze(-1)).squeeze(-1), order, 1 - step / steps)
-            left = (at_first * float(self.decoding.schedule(torch.tensor(step / steps, dtype=torch.float64)))).floor()
+            left = (at_first * self._share(step) + 1e-6).floor()
             left = torch.minimum(left, hidden.sum(-1, keepdim=True) - 1).clamp_min(0)
             hidden = sure.masked_fill(~hidden, math.inf).argsort(-1).argsort(-1) < left
         return z
+
+    def _share(self, step: int) -> float:
+        """Of the sites, what stays hidden after a step; a millionth of a site is added where it is used, for N (1 - t / N) may fall short of a whole number."""
+        return float(self.decoding.schedule(torch.tensor(step / self.decoding.steps, dtype=torch.float64)))
 
     def _sureness(self, log_p: Tensor, u: Tensor, share: float) -> Tensor:
         gumbel = -(-u.log()).log()
@@ -147,8 +151,7 @@ class MaskedCodes(CodeDistribution):
                 log_p = self._logits(z, hidden).log_softmax(-1)
                 best = log_p.max(-1)
                 z = torch.where(hidden, best.indices, z)
-                share = float(self.decoding.schedule(torch.tensor(step / self.decoding.steps, dtype=torch.float64)))
-                left = 0 if step == self.decoding.steps else min(int(z.shape[-1] * share), int(hidden.sum(-1).max()) - 1)
+                left = 0 if step == self.decoding.steps else min(int(z.shape[-1] * self._share(step) + 1e-6), int(hidden.sum(-1).max()) - 1)
                 hidden = best.values.masked_fill(~hidden, math.inf).argsort(-1).argsort(-1) < left
         return z.view(*self.batch_shape, -1)
 

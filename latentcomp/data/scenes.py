@@ -3,6 +3,9 @@
 Each object is its class and then its place: two codes for a box, those of its corners, or one for its centre. Places are cells of a square raster, numbered
 row by row, of as many cells a side as the vocabulary allows. Objects beyond the largest number are left out, missing ones are filled up with the vocabulary's
 last code, and the part of the scene that the image shows may stand behind them as a box of its own. All lengths are shares of the image's sides.
+
+The codes are those of the published builders, but for boxes that the image's left or upper border cuts: there the published code moves the corner and keeps the
+whole width, so that the box ends too far on the right.
 """
 
 import math

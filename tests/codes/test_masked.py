@@ -113,6 +113,16 @@ def test_each_step_shows_as_many_as_its_schedule_says(steps):
     assert [count.tolist() for count in asked] == [[count, count] for count in expected]
 
 
+@pytest.mark.parametrize("n", [3, 7, 49, 64])
+def test_as_many_steps_as_sites_show_one_at_a_time(n):
+    counts = []
+    made = MaskedTransformer((K,) * n, 4, 1, 1)
+    forward = made.forward
+    made.forward = lambda z, hidden, context=None: (counts.append(int(hidden.sum())), forward(z, hidden, context))[1]
+    MaskedCodes(made, None, Decoding(n, randomness=ANY_ORDER, schedule=lambda t: 1 - t)).sample((1,), Noise(0, 0, torch.arange(1)))
+    assert counts == list(range(n, 0, -1))
+
+
 def test_what_is_given_stays():
     q = MaskedCodes(network(), None, Decoding(2))
     z = ALL[[0, 6]]
