@@ -19,7 +19,7 @@ from torch import Tensor
 from experiments.descent import descent
 from experiments.execute import Progress
 from experiments.own_images.board import grid
-from experiments.own_images.judges import bicubic_measures, judges
+from experiments.own_images.judges import ALEX, VGG, bicubic_measures, judges
 from experiments.own_images.run import Run, folder_of, made, numbers, pictures, records
 from experiments.own_images.states import Averaged, device
 from latentcomp import checkpoint
@@ -116,6 +116,8 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     data = pictures(config.data)
     model, learner = made(config.preset)
     stage = FirstStage(data, model, learner, judges(config.weights, data.view.signed))
+    if config.watched.startswith("lpips") and config.watched not in stage.measures.distances:
+        raise SystemExit(f"error: watched={config.watched} needs weights=FOLDER, the folder of {VGG} and {ALEX}; or watch l1, psnr or ssim")
     learner.seed = config.seed
     descending, average = descent(config, learner, model), WeightAverage(config.average, model, learner)
     batches = data.batches(config.budget.size, config.budget.updates, config.seed)
