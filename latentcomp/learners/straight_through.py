@@ -51,10 +51,10 @@ class StraightThrough(Learner):
         terms = p.terms(batch.x)
         m_loss = objectives.m_step_loss(model.prior(batch.c).log_prob(z) - torch.stack([*terms.values()]).sum(0))
         codebook, commitment = objectives.codebook_loss(e, h), objectives.commitment_loss(e, h)
-        loss = m_loss + self.codebook_weight * codebook + self.commitment_weight * commitment
+        quantisation = self.codebook_weight * codebook + self.commitment_weight * commitment
         metrics = {"m_loss": m_loss.detach(), "codebook": codebook.detach(), "commitment": commitment.detach()}
-        metrics |= {"quantisation": (loss - m_loss).detach()} | {name: term.detach().mean() for name, term in terms.items()}
-        yield Loss("VQ", loss, trainable(model, self), metrics, model.codebook.statistics(h, z, batch.positions), p.mean)
+        metrics |= {"quantisation": quantisation.detach()} | {name: term.detach().mean() for name, term in terms.items()}
+        yield Loss("VQ", m_loss + quantisation, trainable(model, self), metrics, model.codebook.statistics(h, z, batch.positions), p.mean)
 
     def update(self, model: LatentVariableModel, statistics: dict[str, Tensor]) -> None:
         """The codebook learns what needs no gradient: running means, restarts."""

@@ -145,6 +145,9 @@ def test_lpips_is_read_from_a_file_and_drops_out_as_published(tmp_path):
     assert runs[0] == runs[1]
     assert len(set(runs)) == 3
     assert not any(p.requires_grad for p in model.likelihood.parameters())
+    for preset in (paper, modern):
+        with pytest.raises(TypeError, match="this preset's distance is a LPIPS, not a DropoutLPIPS"):
+            preset(SMALL, model.likelihood.distance)
 
 
 def test_an_image_that_the_stride_does_not_divide_is_refused():
@@ -211,12 +214,14 @@ def test_gflownet_em_nears_the_exact_posterior_of_a_model_that_learns(name):
     likelihood = PerceptualEnergy(Blurred(), 0.05) if name == "energy" else {"laplace": Laplace, "gaussian": Gaussian}[name](1.0, learned=True)
     model, learner = gflownet_em(ENUMERABLE, likelihood, warm=100)
     generator = torch.Generator().manual_seed(1)
-    batches = [Batch(blocks(generator)) for _ in range(200)]
+    batches = [Batch(blocks(generator)) for _ in range(250)]
     x = blocks(generator)
     optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], 1e-3)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
     kl = []
     for step, _ in enumerate(fit(model, learner, batches, optimizer), 1):
-        if step % 100 == 0:
+        rate.step()
+        if step in (100, len(batches)):
             kl.append(float(generalised_kl(model, learner, x)))
     print(f"{name}: mean KL(q || p(z|x)) {kl[0]:.3f} nats after the warm start, {kl[1]:.3f} after GFlowNet-EM")
     assert kl[1] < 0.5 * kl[0]
