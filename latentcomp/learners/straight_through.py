@@ -62,9 +62,10 @@ class StraightThrough(Learner):
         m_loss = objectives.m_step_loss(model.prior(batch.c).log_prob(z) - torch.stack([*terms.values()]).sum(0))
         target, e = model.codebook.assigned(h, z)
         codebook, commitment = objectives.codebook_loss(e, target), objectives.commitment_loss(e, target)
-        loss = m_loss + self.codebook_weight * codebook + self.commitment_weight * commitment
+        quantisation = self.codebook_weight * codebook + self.commitment_weight * commitment
+        loss = m_loss + quantisation
         metrics = {"m_loss": m_loss.detach(), "codebook": codebook.detach(), "commitment": commitment.detach()}
-        metrics |= {"quantisation": (loss - m_loss).detach()} | {name: term.detach().mean() for name, term in terms.items()}
+        metrics |= {"quantisation": quantisation.detach()} | {name: term.detach().mean() for name, term in terms.items()}
         if self.entropy is not None:
             entropy = self.entropy(model.codebook, h)
             loss, metrics["entropy"] = loss + entropy, entropy.detach()

@@ -110,6 +110,10 @@ def paper(size: Size | None = None, distance: nn.Module | str | Path | None = No
         size: of the networks; the paper's table has one block a level, whatever ``size.blocks`` says.
         distance: LPIPS, or the file of its VGG-16's weights; None lets torchvision download them.
         start: the first step at which lambda is not 0, "at least one epoch".
+
+    Raises:
+        TypeError: an LPIPS of the other kind, with dropout or without.
+        ValueError: the stride does not divide the image.
     """
     size = size or Size()
     ladder = Ladder(size.channels, size.multipliers, blocks=1, attention=(), extra=0)
@@ -184,4 +188,6 @@ def _preset(size: Size, ladder: Ladder, energy: PerceptualEnergy, weights: tuple
 
 
 def _distance(given: nn.Module | str | Path | None, kind: type[LPIPS]) -> nn.Module:
+    if isinstance(given, LPIPS) and type(given) is not kind:
+        raise TypeError(f"this preset's distance is a {kind.__name__}, not a {type(given).__name__}: they differ in the published dropout")
     return given if isinstance(given, nn.Module) else kind(given)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from latentcomp import objectives
@@ -29,6 +31,17 @@ def network() -> nn.Module:
 def test_a_ramp_rises_from_its_start(ramp, shares):
     assert [ramp(step) for step in range(6)] == shares
     assert [ramp.learns(step) for step in range(6)] == [share > 0 for share in shares]
+
+
+@given(start=st.integers(0, 50), length=st.integers(0, 50), warmup=st.integers(0, 50))
+def test_a_ramp_never_falls_and_the_critic_learns_whenever_it_counts(start, length, warmup):
+    ramp = Ramp(start, length, warmup)
+    shares = [ramp(step) for step in range(102)]
+    assert shares == sorted(shares)
+    assert shares[:start] == [0] * start
+    assert shares[start] > 0
+    assert shares[start + max(length - 1, 0)] == 1
+    assert all(ramp.learns(step) == (step >= start - warmup) for step in range(102))
 
 
 def test_a_warm_start_is_before_the_ramp():
