@@ -11,6 +11,8 @@ from tests.learners.contract import LEARNERS, X, adam, assert_same, batches, mad
 
 lightning_fabric = pytest.importorskip("lightning_fabric")
 
+MIXED = {"em_soft", "vq_ema_restart", "gumbel_hard", "reweighted_wake_sleep", "gflownet_replay", "gflownet_sub_trajectories", "vimco"}
+
 
 def fabric(precision: str = "64-true"):
     """Of one process on the CPU."""
@@ -38,7 +40,7 @@ def test_fabric_s_precision_is_the_model_s():
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in MIXED else pytest.mark.slow) for name in LEARNERS])
 def test_mixed_precision_keeps_losses_and_states_in_float32(name):
     """Networks multiply in bfloat16 (three digits), while log-probabilities, losses, distances and running means stay in float32: the first step's agree."""
     ends = []

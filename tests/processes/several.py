@@ -1,4 +1,4 @@
-"""Two processes on the CPU that run a list of functions of this folder's tests: spawned once, since imports take seconds.
+"""Two processes on the CPU that run a list of functions of this folder's tests: forked once, since imports take seconds.
 
 A function is named ``module:function``; it is called in both processes, and what it returns comes back from each, or its error.
 """
@@ -6,15 +6,15 @@ A function is named ``module:function``; it is called in both processes, and wha
 import importlib
 import os
 import socket
-import subprocess
-import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.faults.victims import forked, waited
 
 
 def free_port() -> int:
@@ -28,21 +28,25 @@ def environment(rank: int, count: int, port: int) -> dict[str, str]:
     """What torchrun would set."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-    return os.environ | address | place | {"PYTHONPATH": str(ROOT)}
+    return address | place
 
 
-def outcomes(folder: Path, functions: list[str], count: int = 2, timeout: float = 900) -> dict[str, list[Any]]:
+def outcomes(folder: Path, functions: list[str], count: int = 2) -> dict[str, list[Any]]:
     """What each function returned in each process."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.processes.several", str(folder), *functions]
-    running = [subprocess.Popen(command, cwd=ROOT, env=environment(rank, count, port)) for rank in range(count)]
-    codes = [process.wait(timeout) for process in running]
+
+    def process(rank: int) -> None:
+        os.environ.update(environment(rank, count, port))
+        jaxtyping.config.update("jaxtyping_disable", True)  # the same calls are checked in the process of the test
+        main(folder, *functions)
+
+    codes = [waited(child) for child in [forked(partial(process, rank)) for rank in range(count)]]
     assert codes == [0] * count, f"the processes ended with {codes}"
     results = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
     return {function: [result[function] for result in results] for function in functions}
 
 
-def main(folder: str, *functions: str) -> None:
+def main(folder: Path, *functions: str) -> None:
     """One of the processes."""
     from lightning_fabric import Fabric
 
@@ -59,9 +63,5 @@ def main(folder: str, *functions: str) -> None:
             traceback.print_exc()
             results[name] = f"{type(error).__name__}: {error}"
         fabric.barrier()
-    torch.save(results, Path(folder) / f"{fabric.global_rank}.pt")
+    torch.save(results, folder / f"{fabric.global_rank}.pt")
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
