@@ -245,13 +245,9 @@ def lecam_loss(real: Float[Tensor, "B 1 h w"], made: Float[Tensor, "B 1 h w"], m
     return (real - mean_made).square().mean() + (made - mean_real).square().mean()
 
 
-def adaptive_weight(
-    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Float[Tensor, "..."], delta: float = 1e-4, ceiling: float = 1e4
-) -> Float[Tensor, ""]:
-    """lambda = |grad_L reconstruction| / (|grad_L adversarial| + delta), L the decoder's last weights, without a gradient (Esser et al., 2021, eq. 7).
+def adaptive_weight(reconstruction: Float[Tensor, "..."], adversarial: Float[Tensor, "..."], delta: float = 1e-4, ceiling: float = 1e4) -> Float[Tensor, ""]:
+    """lambda = |grad_L reconstruction| / (|grad_L adversarial| + delta), of the two gradients at the decoder's last weights L (Esser et al., 2021, eq. 7).
 
-    Euclidean norms. The defaults are those of the published code, lambda at most 1e4 too; the paper has delta = 1e-6 and no ceiling (``math.inf``). Both
-    losses keep their graph. A ratio of norms is no mean over data: that of a micro-batch is its own, and so is that of a process.
+    Euclidean norms. The defaults are those of the published code, lambda at most 1e4 too; the paper has delta = 1e-6 and no ceiling (``math.inf``).
     """
-    (a,), (b,) = (torch.autograd.grad(loss, last, retain_graph=True) for loss in (reconstruction, adversarial))
-    return (a.norm() / (b.norm() + delta)).clamp(0, ceiling).detach()
+    return (reconstruction.norm() / (adversarial.norm() + delta)).clamp(0, ceiling)

@@ -34,7 +34,7 @@ class SimVQ(Geometry):
     @property
     def vectors(self) -> Float[Tensor, "K D"]:
         """W c_k."""
-        return self.linear(self.fixed)
+        return self._mapped(self.fixed)
 
     @property
     def codes(self) -> int:
@@ -53,4 +53,9 @@ class SimVQ(Geometry):
             TypeError: the codes are no whole numbers.
             ValueError: a code lies outside 0..K-1.
         """
-        return self.linear(lookup(z, self.fixed))
+        return self._mapped(lookup(z, self.fixed))
+
+    def _mapped(self, c: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """W c, in the codebook's own precision: distances to sixteen bits would be too coarse to choose by."""
+        with torch.autocast(c.device.type, enabled=False):
+            return self.linear(c)

@@ -56,17 +56,21 @@ class Alternating(Learner):
         if objective is not None:
             _check(objective, self.behaviour, self.schedule)
 
-    def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
-        """The updates that the schedule names, the E-step's sleep phase behind it.
+    def check(self, model: LatentVariableModel, batch: Batch) -> None:
+        """Refuses data that the model cannot explain.
 
         Raises:
-            ValueError: a sleep phase, and a likelihood that is an unnormalised energy.
+            ValueError: and a sleep phase, where the likelihood is an unnormalised energy.
         """
+        super().check(model, batch)
         if self.sleep is not None and not model.likelihood.normalised:
             raise ValueError(
                 f"{type(model.likelihood).__name__} is an unnormalised energy, from which nothing can be dreamt: {type(self).__name__} with a Sleep phase "
                 "wants a normalised likelihood, such as Laplace(learned=True). Pass sleep=None to learn the generalised posterior of the energy"
             )
+
+    def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
+        """The updates that the schedule names, the E-step's sleep phase behind it."""
         noise = self.noise(batch)
         for update in self.schedule.updates(self.step):
             if update == BOTH:

@@ -48,6 +48,10 @@ class VQGAN(Learner):
         self.learner, self.critic = base, critic
         self.feeds_codebook = base.feeds_codebook
 
+    def check(self, model: LatentVariableModel, batch: Batch) -> None:
+        """Refuses what the wrapped learner refuses."""
+        self.learner.check(model, batch)
+
     def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
         """The wrapped learner's updates with the generator's side added, and the critic's update behind each that moves the decoder."""
         noise = Noise(self.seed ^ OWN, self.step, batch.positions)

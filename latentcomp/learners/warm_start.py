@@ -39,6 +39,11 @@ class WarmStart(Learner):
         self.quantiser, self.learner, self.steps = quantiser, learner, steps
         self.feeds_codebook = quantiser.feeds_codebook and steps > 0
 
+    def check(self, model: LatentVariableModel, batch: Batch) -> None:
+        """Refuses what either learner refuses, before the first of them has learned for long."""
+        self.quantiser.check(model, batch)
+        self.learner.check(model, batch)
+
     def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
         """The quantiser's update and the distillation, or the learner's updates."""
         for part in (self.quantiser, self.learner):

@@ -2,7 +2,8 @@
 
 The generator descends its own loss plus ramp(step) * lambda * (generator's side), the critic the critic's side. lambda is a ratio of gradients at the decoder's
 last layer, or a number. LeCAM holds the critic back by running means of its logits, which are state without a gradient: they leave as ``statistics``
-and are written in ``update``, so that the split of a batch changes nothing. lambda is not so: each micro-batch has its own ratio.
+and are written in ``update``, so that the split of a batch changes nothing. lambda is not so: each micro-batch has its own ratio, that of all processes'
+shares of it together.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentcomp import objectives
+from latentcomp import objectives, processes
 from latentcomp.model import LatentVariableModel
 from latentcomp.phases import games
 
@@ -33,7 +34,7 @@ class FixedWeight:
     def __init__(self, factor: float = 0.1) -> None:
         self.factor = factor
 
-    def __call__(self, reconstruction: Tensor, adversarial: Tensor, model: LatentVariableModel) -> Tensor:
+    def __call__(self, reconstruction: Tensor, adversarial: Tensor, model: LatentVariableModel, rows: int) -> Tensor:
         """lambda, whatever the gradients."""
         return adversarial.new_full((), self.factor)
 
@@ -53,8 +54,10 @@ class AdaptiveWeight(FixedWeight):
         super().__init__(factor)
         self.delta, self.ceiling = delta, ceiling
 
-    def __call__(self, reconstruction: Tensor, adversarial: Tensor, model: LatentVariableModel) -> Tensor:
-        """lambda of this micro-batch, without a gradient; both losses keep their graph.
+    def __call__(self, reconstruction: Tensor, adversarial: Tensor, model: LatentVariableModel, rows: int) -> Tensor:
+        """lambda of this micro-batch, all processes' shares of it together, without a gradient; both losses keep their graph.
+
+        ``rows`` says how many images of this process the losses are means over.
 
         Raises:
             TypeError: the decoder does not say what its last weights are.
@@ -64,7 +67,10 @@ class AdaptiveWeight(FixedWeight):
                 f"the adaptive weight compares gradients at the decoder's last layer, and {type(model.decoder).__name__} does not say which that is: give it a "
                 "property last_weight, or pass FixedWeight(...) to the critic"
             )
-        return self.factor * objectives.adaptive_weight(reconstruction, adversarial, model.decoder.last_weight, self.delta, self.ceiling)
+        last = model.decoder.last_weight
+        gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (reconstruction, adversarial)]
+        a, b = processes.averaged(gradients, rows)
+        return self.factor * objectives.adaptive_weight(a, b, self.delta, self.ceiling)
 
 
 class Ramp(NamedTuple):
@@ -160,7 +166,7 @@ class Critic(nn.Module):
     def against(self, model: LatentVariableModel, reconstruction: Tensor, x_hat: Tensor, step: int) -> Turn:
         """The generator's side, with a gradient in x_hat; its loss names whom it moves, so that nothing of it stays in the critic."""
         adversarial, ramp = self.game.generator(self.network(x_hat)), self.ramp(step)
-        weight = self.weight(reconstruction, adversarial, model)
+        weight = self.weight(reconstruction, adversarial, model, len(x_hat))
         metrics = {"adversarial": adversarial.detach(), "lambda": weight, "ramp": torch.full_like(weight, ramp)}
         return Turn(ramp * weight * adversarial, weight, metrics)
 

@@ -142,9 +142,7 @@ def test_a_stage_without_its_folder_says_which_option_to_give(tmp_path):
 
 
 def test_missing_weights_are_named(root, tmp_path):
-    with pytest.raises(
-        SystemExit, match=r"watched=lpips_alex needs weights=FOLDER, the folder of vgg16_features.safetensors .* or watch l1, psnr or ssim"
-    ):
+    with pytest.raises(SystemExit, match=r"watched=lpips_alex needs weights=FOLDER, the folder of vgg16_features.safetensors .* or watch l1, psnr or ssim"):
         first_stage.execute(config("first_stage", *SMALL, f"data.root={root}", "watched=lpips_alex"), "row", place=tmp_path)
     assert judges.judges(None, signed=True).distances == {}
     with pytest.raises(FileNotFoundError, match=r"lacks vgg16_features.safetensors.*give weights=null, which leaves LPIPS and rFID out"):

@@ -2,16 +2,23 @@
 
 import json
 
+import pytest
+
 from experiments import benchmarked, reproducing, settings, tables
 from experiments.publish import DOCS
 
 
-def test_the_page_is_the_one_that_the_command_writes():
-    assert reproducing.PAGE.read_text() == reproducing.page(), "run python -m experiments.reproducing"
+@pytest.fixture(scope="module")
+def page():
+    """Made once: its tables take seconds."""
+    return reproducing.page()
 
 
-def test_every_table_stands_there_with_its_numbers_or_is_named_as_not_run():
-    page = reproducing.page()
+def test_the_page_is_the_one_that_the_command_writes(page):
+    assert reproducing.PAGE.read_text() == page, "run python -m experiments.reproducing"
+
+
+def test_every_table_stands_there_with_its_numbers_or_is_named_as_not_run(page):
     done, _, missing = page.partition("## Not run yet")
     for name in settings.tables():
         stored = DOCS / f"{name}.json"

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from latentcomp.batch import Batch
 from latentcomp.codebook import EMACodebook
 from latentcomp.energies import PerceptualEnergy
 from latentcomp.learners.gflownet_em import GFlowNetEM
@@ -15,7 +14,7 @@ from latentcomp.phases.anneal import Exponential
 from latentcomp.phases.critic import AdaptiveWeight, Critic, FixedWeight, LeCAM
 from latentcomp.phases.schedule import Period
 from latentcomp.train import fit
-from tests.learners.contract import LEARNERS, X, adam, assert_same, batches, critic, made, state, trained
+from tests.learners.contract import LEARNERS, adam, assert_same, batches, critic, made, state, trained
 from tests.scenarios import posterior, tiny_model
 
 
@@ -169,7 +168,7 @@ def test_sleep_is_refused_for_an_energy_by_name():
         learner.double()
         named = type(getattr(learner, "learner", learner)).__name__
         with pytest.raises(ValueError, match=rf"PerceptualEnergy is an unnormalised energy.*{named} with a Sleep phase.*Pass sleep=None"):
-            next(learner.losses(model, Batch(X)))
+            next(fit(model, learner, batches(1), adam(model, learner)))
 
 
 def test_what_does_not_fit_is_refused_by_name(unchecked):

@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from latentcomp import processes
-from latentcomp.batch import Batch
 from latentcomp.data.batches import Batches
-from latentcomp.learners.learner import Learner, Loss
-from latentcomp.model import LatentVariableModel
+from latentcomp.learners.vqgan import VQGAN
 from latentcomp.nn.batch_norm import SharedBatchNorm2d
 from latentcomp.nn.critic import ActNorm, PatchCritic
+from latentcomp.phases.critic import AdaptiveWeight, Critic, LeCAM, Ramp
 from latentcomp.train import NonFiniteLoss, fit
 from tests.learners.contract import X, adam, batches, made, state
-from tests.scenarios import tiny_model
+from tests.scenarios import posterior, tiny_model
 
 OWN = "tests.processes.jobs:"
 ROWS = torch.rand(7, 2, 8, 8, generator=torch.Generator().manual_seed(5)).double()
@@ -52,33 +51,11 @@ def normalised(_: Any, kind: str) -> dict[str, Tensor]:
     return gathered | {n: p.grad for n, p in norm.named_parameters()} | {f"buffer.{n}": b for n, b in norm.named_buffers()}
 
 
-class Critical(Learner):
-    """A decoder against a patch critic with a shared batch norm: the adversarial term of VQGAN, weighed by lambda, the ratio of two gradients' norms."""
-
-    def __init__(self) -> None:
-        from tests.scenarios import posterior
-
-        super().__init__(posterior("nearest_code"))
-        torch.manual_seed(4)
-        self.critic = PatchCritic(1, 2, 1, SharedBatchNorm2d)
-
-    def losses(self, model: LatentVariableModel, batch: Batch) -> Any:
-        """Generator, then critic."""
-        q = self.posterior(model, batch.x)
-        made = model.decode(model.codebook(q.mode)).mean
-        wide = lambda image: nn.functional.interpolate(image, scale_factor=8.0)  # noqa: E731
-        reconstruction, fooled = (made - batch.x).square().mean(), -self.critic(wide(made)).mean()
-        last = list(model.decoder.parameters())[-2]
-        a, b = processes.averaged([torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (reconstruction, fooled)], batch.size)
-        weight = a.norm() / (b.norm() + 1e-4)
-        yield Loss("generator", reconstruction + weight * fooled, list(model.decoder.parameters()), {"lambda": weight})
-        doubt = (1 - self.critic(wide(batch.x))).relu().mean() + (1 + self.critic(wide(made.detach()))).relu().mean()
-        yield Loss("critic", doubt, list(self.critic.parameters()), {"critic": doubt.detach()})
-
-
 def adversarial(fabric: Any) -> dict[str, Tensor]:
-    """Thirty steps of the critic and the decoder."""
-    model, learner = tiny_model(), Critical().double()
+    """Thirty steps of VQGAN, with the adaptive weight and a patch critic with a shared batch norm."""
+    torch.manual_seed(4)
+    network = nn.Sequential(nn.Upsample(scale_factor=8.0), PatchCritic(1, 2, 1, SharedBatchNorm2d))
+    model, learner = tiny_model(), VQGAN(posterior("nearest_code"), Critic(network, "hinge", AdaptiveWeight(), Ramp(3, 4, 2), LeCAM(0.5, 0.8))).double()
     metrics = list(fit(model, learner, batches(30, size=6), adam(model, learner), fabric=fabric))
     return state(model, learner) | {f"{step}.{key}": value for step, m in enumerate(metrics) for key, value in m.items()}
 
