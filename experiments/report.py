@@ -18,6 +18,8 @@ from experiments.cells import Records, label, table
 from experiments.figures import Run, Runs
 from experiments.tables import BrokenFolder, Results
 
+SHOWN = ("images", "reconstructions", "samples", "usage")  # what a run keeps to be looked at, where its table does not say something else
+
 
 class Picture(NamedTuple):
     """A figure of the report: its heading, what it shows, and the file's bytes (None: there is nothing to show)."""
@@ -80,7 +82,7 @@ def _run(folder: Path, row: str, seed: int, meta: Mapping[str, Any]) -> Run:
         raise BrokenFolder(f"error: {path} is missing. {remedy}") from None
     except Exception as error:  # torch raises many kinds for one reason
         raise BrokenFolder(f"error: {path} is damaged ({type(error).__name__}). {remedy}") from None
-    own = meta["table"].get("shows") or ("images", "reconstructions", "samples", "usage")
+    own = meta["table"].get("shows", SHOWN)
     if missing := [key for key in ("curve", "best_step", *own) if key not in run]:
         raise BrokenFolder(f"error: {path} lacks {', '.join(missing)}: it is damaged, or of another version. {remedy}")
     return run
@@ -142,7 +144,7 @@ def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Pic
         ),
     ]
     if "pictures" in spec:
-        return [*standing, *(Picture(*parts) for parts in get_method(spec["pictures"])(runs, spec))]
+        return [*standing, *(Picture(*parts) for parts in (get_method(spec["pictures"])(runs, spec) if spec["pictures"] else []))]
     return [
         *standing,
         Picture(

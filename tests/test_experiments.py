@@ -10,6 +10,7 @@ from hydra.utils import get_method
 
 from experiments import settings, tune
 from experiments.execute import build, execute, plain
+from experiments.report import SHOWN
 from experiments.reproduce import parsed, reproduce
 from experiments.results import Folder, OtherVersion
 from latentcomp.checkpoints import Checkpoints
@@ -41,6 +42,7 @@ def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch, tmp_path
     if "exact_nll" in values:
         assert values["own_bound"] - values["exact_nll"] == pytest.approx(values["kl_q_p"], abs=1e-6)
     assert len(pictures["curve"]) == config.batches
+    assert pictures.keys() >= set(settings.table(table).get("shows", SHOWN)), "the report would find the run damaged"
     json.dumps(records, allow_nan=False)
 
 

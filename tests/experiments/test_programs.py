@@ -59,14 +59,14 @@ def test_rows_are_a_function_of_seed_and_epoch():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["markov", "asia", "mixture"])
-def test_a_guide_comes_near_to_the_exact_posterior(name):
-    """In as many updates as two minutes allow on two slow cores: the mean total variation on data that the guide has not seen is at most 0.03."""
-    assert total_variation(trained(GFlowNet, name, 4000)) <= 0.03
+@pytest.mark.parametrize(("name", "updates"), [("markov", 4100), ("asia", 5400), ("mixture", 5900)])
+def test_a_guide_comes_near_to_the_exact_posterior(name, updates):
+    """In as many updates as two minutes brought (benchmarks.pyro): the mean total variation on data that the guide has not seen is at most 0.03."""
+    assert total_variation(trained(GFlowNet, name, updates)) <= 0.03
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "updates", "floor_updates"), [("factorial", 1500, 2000), ("autoencoder", 2500, 3800)])
+@pytest.mark.parametrize(("name", "updates", "floor_updates"), [("factorial", 4000, 4800), ("autoencoder", 2500, 3500)])
 def test_a_guide_that_searches_comes_as_near_as_one_that_is_shown_exact_samples(name, updates, floor_updates):
     """At most 1.25 times the total variation of the same network, whose cheaper updates are as many more as the same time allows (benchmarks.pyro)."""
     floor = total_variation(trained(ExactSamples, name, floor_updates))
