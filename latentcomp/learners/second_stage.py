@@ -18,6 +18,7 @@ from latentcomp import objectives
 from latentcomp.batch import Batch
 from latentcomp.learners.learner import Learner, Loss, trainable
 from latentcomp.model import LatentVariableModel, with_prior
+from latentcomp.noise import Noise
 from latentcomp.phases.second_stage import CodeObjective, TeacherForced
 from latentcomp.posteriors.posterior import Posterior
 from latentcomp.priors import Prior
@@ -45,14 +46,15 @@ class SecondStage(Learner):
 
     def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
         """One update of the prior."""
-        log_p = self.objective(model.prior(batch.c), self.codes(model, batch), self.noise(batch))
+        noise = self.noise(batch)  # one stream: what the objective draws is independent of what the posterior drew before
+        log_p = self.objective(model.prior(batch.c), self.codes(model, batch, noise), noise)
         loss = objectives.m_step_loss(log_p)
         yield Loss("second stage", loss, trainable(model.prior), {"nll": loss.detach(), "nats_per_code": loss.detach() / len(model.cardinalities)})
 
     @torch.no_grad()
-    def codes(self, model: LatentVariableModel, batch: Batch) -> Int[Tensor, "B N"]:
-        """The batch's own codes, or draws of the posterior's."""
-        return self.posterior(model, batch.x, batch.c).sample((), self.noise(batch)) if batch.z is None else batch.z
+    def codes(self, model: LatentVariableModel, batch: Batch, noise: Noise | None = None) -> Int[Tensor, "B N"]:
+        """The batch's own codes, or draws of the posterior's; by default those of the first numbers of the step's streams."""
+        return self.posterior(model, batch.x, batch.c).sample((), noise or self.noise(batch)) if batch.z is None else batch.z
 
     def check(self, model: LatentVariableModel, batch: Batch) -> None:
         """Looks at the codes where there are some, and at the images where not.
