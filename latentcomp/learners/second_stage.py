@@ -8,7 +8,7 @@ Minimises: ``objectives.m_step_loss`` of log p(z|c) (``TeacherForced``), or its 
 aggregated posterior E_x q(z|x) of each condition.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -94,13 +94,19 @@ def second_stage(model: LatentVariableModel, prior: Prior) -> LatentVariableMode
     Codebook and decoder are shared with the given model, so that they are frozen there too.
 
     Raises:
-        ValueError: the prior has more codes than the codebook, or another number of sites than the model.
+        ValueError: the prior has other sites or other numbers of codes than the model, whose posterior would then choose other codes.
     """
-    if len(prior.cardinalities) != len(model.cardinalities) or max(prior.cardinalities) > model.codebook.codes:
+    if prior.cardinalities != model.cardinalities:
         raise ValueError(
-            f"the first stage has {len(model.cardinalities)} sites of K={model.codebook.codes} codes, the prior {len(prior.cardinalities)} of "
-            f"{max(prior.cardinalities)}: build the prior for the first stage's"
+            f"the first stage has {_sites(model.cardinalities)}, the prior {_sites(prior.cardinalities)}: build the prior with "
+            "cardinalities=model.cardinalities, for with fewer codes the posterior chooses others than it learned with"
         )
     for part in (model.codebook, model.decoder, model.likelihood):
         part.requires_grad_(False).eval()
     return with_prior(model, prior)
+
+
+def _sites(cardinalities: Sequence[int]) -> str:
+    """How many sites of how many codes; one by one where they differ."""
+    same = len(set(cardinalities)) == 1
+    return f"{len(cardinalities)} sites of {cardinalities[0] if same else tuple(cardinalities)} codes"

@@ -209,8 +209,14 @@ def test_what_cannot_be_learned_is_refused(unchecked):
         next(fit(model, learner, [batch(z=good)._replace(c=torch.tensor([0, 1, 2, 0, 0, 0]))], optimizer))
     with pytest.raises(ValueError, match="images must have shape"):
         next(fit(model, learner, [Batch(X[:6, :, :1], C[:6])], optimizer))
-    with pytest.raises(ValueError, match="the first stage has 2 sites of K=3 codes, the prior 3 of 3"):
-        second_stage(tiny_model(), Uniform(3, 3))
+    for sites, codes, message in (
+        (3, 3, "3 sites of 3 codes"),
+        (2, 4, "2 sites of 4 codes"),
+        (2, 2, "2 sites of 2 codes"),
+        (2, (3, 2), r"2 sites of \(3, 2\) codes"),
+    ):
+        with pytest.raises(ValueError, match=f"the first stage has 2 sites of 3 codes, the prior {message}: build the prior with cardinalities="):
+            second_stage(tiny_model(), Uniform(sites, codes))
     for wrong in ({"keep": 1.5}, {"drop": -0.1}):
         with pytest.raises(ValueError, match="is a probability"):
             TeacherForced(**wrong)
