@@ -33,7 +33,11 @@ class Prior(Described, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, c: Tensor | None = None) -> CodeDistribution:
-        """p(z) with batch shape ``()``, or p(z|c) with batch shape ``(B,)``."""
+        """p(z) with batch shape ``()``, or p(z|c) with batch shape ``(B,)``.
+
+        Raises:
+            ValueError: the prior was made with a condition, and none is given.
+        """
 
 
 class Uniform(Prior):
@@ -71,9 +75,7 @@ class Autoregressive(Prior):
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveCodes:
         """p(z|c)."""
-        if c is None or self.condition is None:
-            return AutoregressiveCodes(self.network)
-        return AutoregressiveCodes(self.network, self.condition(c))
+        return AutoregressiveCodes(self.network, _context(self.condition, c))
 
 
 class InOrder(Prior):
@@ -114,4 +116,20 @@ class Masked(Prior):
 
     def forward(self, c: Tensor | None = None) -> MaskedCodes:
         """p(z|c)."""
-        return MaskedCodes(self.network, None if c is None or self.condition is None else self.condition(c), self.decoding)
+        return MaskedCodes(self.network, _context(self.condition, c), self.decoding)
+
+
+def _context(condition: nn.Module | None, c: Tensor | None) -> Tensor | None:
+    """The context of c; None for a prior without a condition, whatever c is.
+
+    Raises:
+        ValueError: there is a condition to read and no c.
+    """
+    if condition is None:
+        return None
+    if c is None:
+        raise ValueError(
+            "this prior has a condition, so it is asked with one: prior(c), a row of c for each sample. To leave it out, ask for that: "
+            "prior(c).unconditioned(rows), rows True where it is left out"
+        )
+    return condition(c)  # type: ignore[no-any-return]  # modules return anything

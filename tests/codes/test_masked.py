@@ -88,7 +88,7 @@ def test_conditions_are_those_of_their_rows():
     torch.testing.assert_close(q.select(torch.tensor([1])).log_prob_in_order(z[1:], order), by_hand(made, z, order, R)[1:])
     prior = Masked(made, torch.nn.Identity())
     torch.testing.assert_close(prior(R).log_prob_in_order(z, order), q.log_prob_in_order(z, order))
-    assert prior().batch_shape == ()
+    assert Masked(made)().batch_shape == ()
 
 
 def test_guidance_mixes_logits():
