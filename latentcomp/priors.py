@@ -86,12 +86,17 @@ class InOrder(Prior):
         order: ``(N,)`` long, a permutation such as those of :mod:`latentcomp.nn.orders`.
 
     Raises:
-        ValueError: the order is no permutation, or one of another number of sites.
+        ValueError: the order is no permutation, one of another number of sites, or another than the one that the network inside was built for.
     """
 
     def __init__(self, prior: Prior, order: Int[Tensor, " N"]) -> None:
         if len(order) != len(prior.cardinalities):
             raise ValueError(f"an order of {len(order)} sites for a prior over {len(prior.cardinalities)}: make it for the prior's own grid")
+        own = prior.network.order if isinstance(prior, Autoregressive) else None
+        if own is not None and not torch.equal(own.cpu(), order.cpu().long()):
+            raise ValueError(
+                f"{type(prior.network).__name__} was built to write its grid in another order than this one: build it with grid and order=this order"
+            )
         ordered = Ordered(order)
         super().__init__([prior.cardinalities[i] for i in ordered.inverse.tolist()])
         self.prior, self.order = prior, ordered

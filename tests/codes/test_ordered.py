@@ -6,6 +6,8 @@ import torch
 from latentcomp.codes.ordered import OrderedCodes
 from latentcomp.enumeration import all_codes
 from latentcomp.nn.grid import Ordered
+from latentcomp.nn.modern import ModernTransformer, Width
+from latentcomp.nn.orders import spiral_out, z_curve
 from latentcomp.noise import Noise
 from latentcomp.priors import Autoregressive, InOrder
 from tests.codes.families import build, contexts, network
@@ -76,3 +78,13 @@ def test_as_a_prior():
         InOrder(Autoregressive(made), order[:3])
     with pytest.raises(ValueError, match=r"must hold each of 0..3 once"):
         InOrder(Autoregressive(made), torch.tensor([0, 1, 1, 2]))
+
+
+def test_a_network_that_knows_its_grid_writes_in_its_own_order_alone():
+    spiral = spiral_out(2, 2)
+    modern = lambda **grid: Autoregressive(ModernTransformer((3,) * 4, Width(8, 1, 2), **grid))  # noqa: E731
+    for prior in (modern(grid=(2, 2), order=spiral), modern()):  # one that knows no grid goes with any order
+        assert InOrder(prior, spiral)().event_shape == (4,)
+    for prior, order in ((modern(grid=(2, 2), order=z_curve(2, 2)), spiral), (modern(grid=(2, 2)), spiral), (modern(order=spiral), z_curve(2, 2))):
+        with pytest.raises(ValueError, match="ModernTransformer was built to write its grid in another order than this one"):
+            InOrder(prior, order)
