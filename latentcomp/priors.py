@@ -98,7 +98,7 @@ class InOrder(Prior):
                 f"{type(prior.network).__name__} was built to write its grid in another order than this one: build it with grid and order=this order"
             )
         ordered = Ordered(order)
-        super().__init__([prior.cardinalities[i] for i in ordered.inverse.tolist()])
+        super().__init__([prior.cardinalities[i] for i in ordered.places])
         self.prior, self.order = prior, ordered
 
     def forward(self, c: Tensor | None = None) -> OrderedCodes:

@@ -145,13 +145,13 @@ class MaskedCodes(CodeDistribution):
         """The surest code of the surest sites, in as many steps as drawing takes."""
         rows = tuple(self.batch_shape) or (1,)
         z = torch.zeros(*rows, len(self.cardinalities), dtype=torch.long, device=self._device)
-        hidden = torch.ones_like(z, dtype=torch.bool)
+        hidden, left = torch.ones_like(z, dtype=torch.bool), z.shape[-1]
         with torch.no_grad():
             for step in range(1, self.decoding.steps + 1):
                 log_p = self._logits(z, hidden).log_softmax(-1)
                 best = log_p.max(-1)
                 z = torch.where(hidden, best.indices, z)
-                left = 0 if step == self.decoding.steps else min(int(z.shape[-1] * self._share(step) + 1e-6), int(hidden.sum(-1).max()) - 1)
+                left = 0 if step == self.decoding.steps else max(0, min(int(z.shape[-1] * self._share(step) + 1e-6), left - 1))  # in all rows alike
                 hidden = best.values.masked_fill(~hidden, math.inf).argsort(-1).argsort(-1) < left
         return z.view(*self.batch_shape, -1)
 

@@ -1,8 +1,20 @@
 """The codes of a condition as vectors that stand before those of z: a vocabulary of their own, learned positions, and one code more for "no condition"."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+
+def refuse_unless(inside: Bool[Tensor, ""], values: Tensor, message: str) -> None:
+    """Refuses values of which some lie outside a range.
+
+    Raises:
+        ValueError: names the range; where the values lie on a device, an assertion of that device, since reading the answer would wait for it at every step.
+    """
+    if not values.is_cpu:
+        torch._assert_async(inside, message)
+    elif not inside:
+        raise ValueError(f"{message}; got values from {float(values.min()):g} to {float(values.max()):g}")
 
 
 class ConditionCodes(nn.Module):

@@ -145,6 +145,14 @@ def test_greedy_codes_are_the_surest_first():
     assert mode.shape == (N,)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_greedy_codes_wait_for_no_device(steps):
+    """The meta device has no values, so that whatever reads one fails."""
+    made = MaskedCodes(network().to("meta"), R.to("meta"), Decoding(steps))
+    assert made.mode.is_meta
+    assert made.mode.shape == (2, N)
+
+
 def test_what_it_cannot_say_it_refuses():
     q = MaskedCodes(network(), R, Decoding(2))
     for ask in (q.log_prob, q.log_prob_steps):
