@@ -75,7 +75,7 @@ class Autoregressive(Prior):
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveCodes:
         """p(z|c)."""
-        return AutoregressiveCodes(self.network, _context(self.condition, c))
+        return AutoregressiveCodes(self.network, _context(self, c))
 
 
 class InOrder(Prior):
@@ -121,20 +121,22 @@ class Masked(Prior):
 
     def forward(self, c: Tensor | None = None) -> MaskedCodes:
         """p(z|c)."""
-        return MaskedCodes(self.network, _context(self.condition, c), self.decoding)
+        return MaskedCodes(self.network, _context(self, c), self.decoding)
 
 
-def _context(condition: nn.Module | None, c: Tensor | None) -> Tensor | None:
+def _context(prior: Autoregressive | Masked, c: Tensor | None) -> Tensor | None:
     """The context of c; None for a prior without a condition, whatever c is.
 
     Raises:
-        ValueError: there is a condition to read and no c.
+        ValueError: there is a condition to read and no c, or what is read is none of the network's.
     """
-    if condition is None:
+    if prior.condition is None:
         return None
     if c is None:
         raise ValueError(
             "this prior has a condition, so it is asked with one: prior(c), a row of c for each sample. To leave it out, ask for that: "
             "prior(c).unconditioned(rows), rows True where it is left out"
         )
-    return condition(c)  # type: ignore[no-any-return]  # modules return anything
+    context: Tensor = prior.condition(c)
+    prior.network.check_condition(context)
+    return context

@@ -11,6 +11,7 @@ from latentcomp.conditions import Conditioning, Labels
 from latentcomp.enumeration import all_codes
 from latentcomp.evaluate.images import prior_samples
 from latentcomp.model import with_prior
+from latentcomp.nn.guided import Guided
 from latentcomp.nn.masked import MaskedTransformer
 from latentcomp.nn.modern import ModernTransformer, Width
 from latentcomp.nn.prefix_mlp import PrefixMLP
@@ -88,3 +89,19 @@ def test_a_condition_is_never_left_out_in_silence(kind, ask):
         silent()
     score = lambda p: p.log_prob_in_order(z, torch.arange(2)) if isinstance(p, MaskedCodes) else p.log_prob(z)  # noqa: E731
     torch.testing.assert_close(score(prior(c).unconditioned(torch.tensor([True, True]))), score(type(prior)(prior.network)()))
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "guided", "masked"])
+def test_the_code_for_no_condition_is_no_condition_s(kind):
+    """A condition of three codes for a network of two: the third would be read as none at all."""
+    modern, condition = ModernTransformer((3, 3), Width(8, 1, 2), (2, 1)), Conditioning(Labels(3))
+    prior = {
+        "autoregressive": lambda: Autoregressive(modern, condition),
+        "guided": lambda: Autoregressive(Guided(modern, 2.0), condition),
+        "masked": lambda: Masked(MaskedTransformer((3, 3), 8, 1, 2, (2, 1)), condition),
+    }[kind]()
+    assert prior(torch.tensor([0, 1])).batch_shape == (2,)
+    with pytest.raises(ValueError, match=r"a condition's codes must lie in its vocabulary 0..1; got values from 0 to 2"):
+        prior(torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match=r"built without conditions: build it with conditions=\(C, M\)"):
+        Masked(MaskedTransformer((3, 3), 8, 1, 2), condition)(torch.tensor([0]))

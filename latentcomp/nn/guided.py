@@ -45,6 +45,10 @@ class Guided(SequenceNetwork[GuidedCache]):
         """That of the network inside."""
         return self.network.order
 
+    def check_condition(self, context: Tensor) -> None:
+        """As the network inside does."""
+        self.network.check_condition(context)
+
     def _both(self, context: Tensor | None) -> Tensor:
         if context is None:
             raise ValueError("guidance moves towards a condition: pass one, or use the network inside")

@@ -165,6 +165,14 @@ class ModernTransformer(SequenceNetwork[PrefixedCache]):
     def _embedded(self, r: Tensor, z: Tensor) -> Tensor:
         return torch.cat([self.condition(r), self.tokens(z)], 1)
 
+    def check_condition(self, context: Int[Tensor, "B M"]) -> None:
+        """Refuses codes outside the condition's vocabulary.
+
+        Raises:
+            ValueError: as :meth:`ConditionCodes.check`.
+        """
+        self.condition.check(context)
+
     def null(self, context: Tensor) -> Tensor:
         """The code for no condition in place of each of the condition's."""
         return self.condition.null(len(context))

@@ -38,6 +38,16 @@ class ConditionCodes(nn.Module):
         """The code that means "no condition", at all M positions."""
         return torch.full((rows, self.length), self.vocabulary, device=self.positions.device)
 
+    def check(self, r: Int[Tensor, "R M"]) -> None:
+        """Refuses what no condition is: "no condition" is said by leaving the condition out (``unconditioned``), not by a code.
+
+        Raises:
+            ValueError: a code lies outside 0..C-1 (on an accelerator its own assertion says so), or there is no vocabulary.
+        """
+        if not self.vocabulary:
+            raise ValueError("the network was built without conditions: build it with conditions=(C, M), or give the prior none")
+        refuse_unless(((r >= 0) & (r < self.vocabulary)).all(), r, f"a condition's codes must lie in its vocabulary 0..{self.vocabulary - 1}")
+
     def forward(self, r: Int[Tensor, "R M"]) -> Float[Tensor, "R M W"]:
         """The vectors.
 
@@ -50,5 +60,6 @@ class ConditionCodes(nn.Module):
             return self.tokens(r) + self.positions
         except IndexError:
             raise ValueError(
-                f"a condition's codes must lie in its vocabulary 0..{self.vocabulary - 1}; got values from {int(r.min())} to {int(r.max())}"
+                f"a condition's codes must lie in its vocabulary 0..{self.vocabulary - 1}; got values from {int(r.min())} to {int(r.max())}, "
+                f"where {self.vocabulary} stands for none"
             ) from None
