@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from latentcomp.model import LatentVariableModel
+from latentcomp.nn.prefix import refuse_unless
 from latentcomp.posteriors.posterior import Posterior
 
 
@@ -109,8 +110,7 @@ class Coordinates(nn.Module):
         """
         if c.ndim != 4 or c.shape[1] != 1:
             raise ValueError(f"a coordinate map has shape (B, 1, H, W), got {tuple(c.shape)}")
-        if c.min() < 0 or c.max() > 1:
-            raise ValueError(f"coordinates must lie in [0, 1]; got values from {float(c.min()):g} to {float(c.max()):g}")
+        refuse_unless(((c >= 0) & (c <= 1)).all(), c, "coordinates must lie in [0, 1]")
         if c.shape[-1] % self.stride or c.shape[-2] % self.stride:
             raise ValueError(f"{self.stride} must divide the sides of a coordinate map; got {c.shape[-2]} x {c.shape[-1]}: crop or resize it")
         size = (c.shape[-2] // self.stride, c.shape[-1] // self.stride)
@@ -200,5 +200,4 @@ def checked_stage(stage: nn.Module) -> nn.Module:
 def _check_codes(c: Tensor, codes: int, what: str) -> None:
     if c.is_floating_point() or c.is_complex() or c.dtype == torch.bool:
         raise TypeError(f"{what} are whole numbers, got {c.dtype}: convert them, e.g. with .long()")
-    if len(c) and (c.min() < 0 or c.max() >= codes):
-        raise ValueError(f"{what} must lie in 0..{codes - 1}; got values from {int(c.min())} to {int(c.max())}")
+    refuse_unless(((c >= 0) & (c < codes)).all(), c, f"{what} must lie in 0..{codes - 1}")

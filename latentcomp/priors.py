@@ -33,7 +33,11 @@ class Prior(Described, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, c: Tensor | None = None) -> CodeDistribution:
-        """p(z) with batch shape ``()``, or p(z|c) with batch shape ``(B,)``."""
+        """p(z) with batch shape ``()``, or p(z|c) with batch shape ``(B,)``.
+
+        Raises:
+            ValueError: the prior was made with a condition, and none is given.
+        """
 
 
 class Uniform(Prior):
@@ -71,9 +75,7 @@ class Autoregressive(Prior):
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveCodes:
         """p(z|c)."""
-        if c is None or self.condition is None:
-            return AutoregressiveCodes(self.network)
-        return AutoregressiveCodes(self.network, self.condition(c))
+        return AutoregressiveCodes(self.network, _context(self, c))
 
 
 class InOrder(Prior):
@@ -84,14 +86,19 @@ class InOrder(Prior):
         order: ``(N,)`` long, a permutation such as those of :mod:`latentcomp.nn.orders`.
 
     Raises:
-        ValueError: the order is no permutation, or one of another number of sites.
+        ValueError: the order is no permutation, one of another number of sites, or another than the one that the network inside was built for.
     """
 
     def __init__(self, prior: Prior, order: Int[Tensor, " N"]) -> None:
         if len(order) != len(prior.cardinalities):
             raise ValueError(f"an order of {len(order)} sites for a prior over {len(prior.cardinalities)}: make it for the prior's own grid")
+        own = prior.network.order if isinstance(prior, Autoregressive) else None
+        if own is not None and not torch.equal(own.cpu(), order.cpu().long()):
+            raise ValueError(
+                f"{type(prior.network).__name__} was built to write its grid in another order than this one: build it with grid and order=this order"
+            )
         ordered = Ordered(order)
-        super().__init__([prior.cardinalities[i] for i in ordered.inverse.tolist()])
+        super().__init__([prior.cardinalities[i] for i in ordered.places])
         self.prior, self.order = prior, ordered
 
     def forward(self, c: Tensor | None = None) -> OrderedCodes:
@@ -114,4 +121,22 @@ class Masked(Prior):
 
     def forward(self, c: Tensor | None = None) -> MaskedCodes:
         """p(z|c)."""
-        return MaskedCodes(self.network, None if c is None or self.condition is None else self.condition(c), self.decoding)
+        return MaskedCodes(self.network, _context(self, c), self.decoding)
+
+
+def _context(prior: Autoregressive | Masked, c: Tensor | None) -> Tensor | None:
+    """The context of c; None for a prior without a condition, whatever c is.
+
+    Raises:
+        ValueError: there is a condition to read and no c, or what is read is none of the network's.
+    """
+    if prior.condition is None:
+        return None
+    if c is None:
+        raise ValueError(
+            "this prior has a condition, so it is asked with one: prior(c), a row of c for each sample. To leave it out, ask for that: "
+            "prior(c).unconditioned(rows), rows True where it is left out"
+        )
+    context: Tensor = prior.condition(c)
+    prior.network.check_condition(context)
+    return context

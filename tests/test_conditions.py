@@ -23,6 +23,20 @@ def test_codes_out_of_range_are_refused(stage, what, shape, unchecked):
         stage.encode(torch.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    ("stage", "c"),
+    [(Labels(3), torch.zeros(2, dtype=torch.long)), (Tokens(3), torch.zeros(2, 1, dtype=torch.long)), (Coordinates(8, 1), torch.zeros(1, 1, 2, 2))],
+)
+def test_on_a_device_ranges_are_asserted_there_and_not_waited_for(stage, c, monkeypatch):
+    """The meta device has no values, so that whatever reads one fails."""
+    asserted = []
+    monkeypatch.setattr(torch, "_assert_async", lambda inside, message: asserted.append((inside.device.type, message)))
+    assert stage.encode(c.to("meta")).is_meta
+    ((device, message),) = asserted
+    assert device == "meta"
+    assert "must lie in" in message
+
+
 def test_a_start_code_asks_nothing():
     for anything in (torch.zeros(2), torch.zeros(2, 3, 4, 4), torch.zeros(2, 7, dtype=torch.long)):
         assert StartCode(5).encode(anything).tolist() == [[5], [5]]

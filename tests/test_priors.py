@@ -6,10 +6,18 @@ import pytest
 import torch
 from torch import nn
 
+from latentcomp.codes.masked import MaskedCodes
+from latentcomp.conditions import Conditioning, Labels
 from latentcomp.enumeration import all_codes
+from latentcomp.evaluate.images import prior_samples
+from latentcomp.model import with_prior
+from latentcomp.nn.guided import Guided
+from latentcomp.nn.masked import MaskedTransformer
+from latentcomp.nn.modern import ModernTransformer, Width
 from latentcomp.nn.prefix_mlp import PrefixMLP
-from latentcomp.priors import Autoregressive, Uniform
-from tests.codes.families import network
+from latentcomp.priors import Autoregressive, InOrder, Masked, Uniform
+from tests.codes.families import network, stirred
+from tests.scenarios import tiny_model
 
 
 @pytest.mark.parametrize(("sites", "codes", "cardinalities"), [(2, 3, (3, 3)), (3, (2, 3, 4), (2, 3, 4)), (1, 5, (5,))])
@@ -61,3 +69,39 @@ def test_other_cardinalities_than_sites_are_refused(codes):
 def test_a_prior_over_nothing_is_refused(sites, codes):
     with pytest.raises(ValueError, match="at least one site, and each site at least one code"):
         Uniform(sites, codes)
+
+
+@pytest.mark.parametrize("ask", ["prior", "in order", "samples", "dreams"])
+@pytest.mark.parametrize("kind", ["autoregressive", "masked"])
+def test_a_condition_is_never_left_out_in_silence(kind, ask):
+    """Neither by the prior itself nor by what asks priors for p(z); with all rows marked, p(z) is asked for."""
+    autoregressive = lambda: Autoregressive(stirred(lambda: ModernTransformer((3, 3), Width(8, 1, 2), (2, 1))), Conditioning(Labels(2)))  # noqa: E731
+    masked = lambda: Masked(stirred(lambda: MaskedTransformer((3, 3), 8, 1, 2, (2, 1))), Conditioning(Labels(2)))  # noqa: E731
+    prior = {"autoregressive": autoregressive, "masked": masked}[kind]()
+    model, c, z = with_prior(tiny_model(), prior), torch.tensor([0, 1]), torch.tensor([[0, 1], [2, 2]])
+    silent = {
+        "prior": prior,
+        "in order": InOrder(prior, torch.tensor([1, 0])),
+        "samples": lambda: prior_samples(model)(0, 2),
+        "dreams": lambda: model.sample(2),
+    }[ask]
+    with pytest.raises(ValueError, match=r"has a condition, so it is asked with one: prior\(c\).*prior\(c\).unconditioned\(rows\)"):
+        silent()
+    score = lambda p: p.log_prob_in_order(z, torch.arange(2)) if isinstance(p, MaskedCodes) else p.log_prob(z)  # noqa: E731
+    torch.testing.assert_close(score(prior(c).unconditioned(torch.tensor([True, True]))), score(type(prior)(prior.network)()))
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "guided", "masked"])
+def test_the_code_for_no_condition_is_no_condition_s(kind):
+    """A condition of three codes for a network of two: the third would be read as none at all."""
+    modern, condition = ModernTransformer((3, 3), Width(8, 1, 2), (2, 1)), Conditioning(Labels(3))
+    prior = {
+        "autoregressive": lambda: Autoregressive(modern, condition),
+        "guided": lambda: Autoregressive(Guided(modern, 2.0), condition),
+        "masked": lambda: Masked(MaskedTransformer((3, 3), 8, 1, 2, (2, 1)), condition),
+    }[kind]()
+    assert prior(torch.tensor([0, 1])).batch_shape == (2,)
+    with pytest.raises(ValueError, match=r"a condition's codes must lie in its vocabulary 0..1; got values from 0 to 2"):
+        prior(torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match=r"built without conditions: build it with conditions=\(C, M\)"):
+        Masked(MaskedTransformer((3, 3), 8, 1, 2), condition)(torch.tensor([0]))

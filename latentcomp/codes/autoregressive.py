@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-from latentcomp.codes.distribution import CodeDistribution, checked_exploration, flattened, inverse_cdf
+from latentcomp.codes.distribution import CodeDistribution, check_given, checked_exploration, flattened, inverse_cdf
 from latentcomp.nn.sequence import SequenceNetwork
 from latentcomp.noise import Noise
 
@@ -113,14 +113,10 @@ class AutoregressiveCodes(CodeDistribution):
         return torch.cat([given, drawn], 1)
 
     def _check_given(self, given: Tensor, end: int) -> None:
-        n, rows = len(self.cardinalities), self.batch_shape.numel()
+        n = len(self.cardinalities)
         if end > n:
             raise ValueError(f"a sequence has {n} codes, but {end} were given or asked for: give the first of them, e.g. whole rows of the grid")
-        if self.batch_shape and len(given) % rows:
-            raise ValueError(f"{len(given)} beginnings for {rows} conditions: give each condition the same number of beginnings")
-        limit = torch.tensor(self.cardinalities[: given.shape[1]], device=given.device)
-        if given.numel() and bool(((given < 0) | (given >= limit)).any()):
-            raise ValueError(f"given codes must lie in 0..{max(self.cardinalities) - 1}; got values from {int(given.min())} to {int(given.max())}")
+        check_given(given, self.cardinalities, self.batch_shape.numel())
 
     @torch.no_grad()
     def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:

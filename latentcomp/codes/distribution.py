@@ -115,6 +115,24 @@ class CodeDistribution(Distribution, ABC):
         """log q of all M = prod_i K_i sequences, in the order of :func:`latentcomp.enumeration.all_codes` (the first site varies slowest)."""
 
 
+def check_given(given: Int[Tensor, "R a"], cardinalities: Sequence[int], conditions: int) -> None:
+    """Refuses beginnings that cannot be gone on from.
+
+    Args:
+        given: codes of the first a sites.
+        cardinalities: K_i of all sites.
+        conditions: how many conditions the rows belong to, row r to condition r modulo them; 1 where nothing is conditioned on.
+
+    Raises:
+        ValueError: rows that the conditions do not divide, or codes that a site does not have.
+    """
+    if len(given) % conditions:
+        raise ValueError(f"{len(given)} beginnings for {conditions} conditions: give each condition the same number of beginnings")
+    limit = torch.tensor(cardinalities[: given.shape[1]], device=given.device)
+    if given.numel() and bool(((given < 0) | (given >= limit)).any()):
+        raise ValueError(f"given codes must lie in 0..{max(cardinalities) - 1}; got values from {int(given.min())} to {int(given.max())}")
+
+
 def checked_exploration(epsilon: float, temperature: float) -> None:
     """Refuses settings that are no distribution.
 

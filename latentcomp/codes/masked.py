@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latentcomp.codes.distribution import CodeDistribution, flattened, inverse_cdf
+from latentcomp.codes.distribution import CodeDistribution, check_given, flattened, inverse_cdf
 from latentcomp.nn.masked import MaskedTransformer
 from latentcomp.noise import Noise
 
@@ -93,21 +93,24 @@ class MaskedCodes(CodeDistribution):
         return self._shown(z, torch.ones_like(z, dtype=torch.bool), noise, leading)
 
     def completed(self, z: Int[Tensor, "R N"], hidden: Bool[Tensor, "R N"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
-        """z with its hidden codes drawn anew given all others: any part of an image can be asked for.
+        """z with its hidden codes drawn anew given all others: any part of an image can be asked for. Row r belongs to condition r modulo B.
 
         Raises:
-            ValueError: codes of another number of sites than the prior's.
+            ValueError: codes of another number of sites than the prior's, visible ones that a site does not have, or rows that the conditions do not divide.
         """
         if z.shape != hidden.shape or z.shape[-1] != len(self.cardinalities):
             raise ValueError(f"codes and what is hidden have shape (R, {len(self.cardinalities)}); got {tuple(z.shape)} and {tuple(hidden.shape)}")
+        conditions = self.batch_shape.numel()
+        check_given(z.masked_fill(hidden, 0), self.cardinalities, conditions)
+        each = self if len(z) == conditions else self.select(torch.arange(len(z), device=z.device) % conditions)
         with torch.no_grad():
-            return self._shown(z, hidden, noise or Noise.fresh(len(z), self._device), torch.Size([]))
+            return each._shown(z, hidden, noise or Noise.fresh(len(z), self._device), torch.Size([]))
 
     def continued(self, given: Int[Tensor, "R a"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
         """The first codes are given, the rest hidden.
 
         Raises:
-            ValueError: there are more codes than sites.
+            ValueError: there are more codes than sites, or as :meth:`completed`.
         """
         n, a = len(self.cardinalities), given.shape[1]
         if a > n:
@@ -145,13 +148,13 @@ class MaskedCodes(CodeDistribution):
         """The surest code of the surest sites, in as many steps as drawing takes."""
         rows = tuple(self.batch_shape) or (1,)
         z = torch.zeros(*rows, len(self.cardinalities), dtype=torch.long, device=self._device)
-        hidden = torch.ones_like(z, dtype=torch.bool)
+        hidden, left = torch.ones_like(z, dtype=torch.bool), z.shape[-1]
         with torch.no_grad():
             for step in range(1, self.decoding.steps + 1):
                 log_p = self._logits(z, hidden).log_softmax(-1)
                 best = log_p.max(-1)
                 z = torch.where(hidden, best.indices, z)
-                left = 0 if step == self.decoding.steps else min(int(z.shape[-1] * self._share(step) + 1e-6), int(hidden.sum(-1).max()) - 1)
+                left = 0 if step == self.decoding.steps else max(0, min(int(z.shape[-1] * self._share(step) + 1e-6), left - 1))  # in all rows alike
                 hidden = best.values.masked_fill(~hidden, math.inf).argsort(-1).argsort(-1) < left
         return z.view(*self.batch_shape, -1)
 

@@ -24,7 +24,7 @@ class OrderedCodes(CodeDistribution):
 
     def __init__(self, written: CodeDistribution, order: Ordered) -> None:
         self.written, self.order = written, order
-        super().__init__(written.batch_shape, [written.cardinalities[i] for i in order.inverse.tolist()])
+        super().__init__(written.batch_shape, [written.cardinalities[i] for i in order.places])
 
     @property
     def _device(self) -> torch.device:
@@ -86,4 +86,4 @@ class OrderedCodes(CodeDistribution):
         """log q of all sequences, the grid's first site varying slowest."""
         batch = len(self.batch_shape)
         tree = self.written.table().unflatten(-1, self.written.cardinalities)
-        return tree.permute(*range(batch), *(batch + i for i in self.order.inverse.tolist())).flatten(batch)
+        return tree.permute(*range(batch), *(batch + i for i in self.order.places)).flatten(batch)

@@ -8,7 +8,7 @@ Minimises: ``objectives.m_step_loss`` of log p(z|c) (``TeacherForced``), or its 
 aggregated posterior E_x q(z|x) of each condition.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -18,6 +18,7 @@ from latentcomp import objectives
 from latentcomp.batch import Batch
 from latentcomp.learners.learner import Learner, Loss, trainable
 from latentcomp.model import LatentVariableModel, with_prior
+from latentcomp.noise import Noise
 from latentcomp.phases.second_stage import CodeObjective, TeacherForced
 from latentcomp.posteriors.posterior import Posterior
 from latentcomp.priors import Prior
@@ -45,14 +46,15 @@ class SecondStage(Learner):
 
     def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
         """One update of the prior."""
-        log_p = self.objective(model.prior(batch.c), self.codes(model, batch), self.noise(batch))
+        noise = self.noise(batch)  # one stream: what the objective draws is independent of what the posterior drew before
+        log_p = self.objective(model.prior(batch.c), self.codes(model, batch, noise), noise)
         loss = objectives.m_step_loss(log_p)
         yield Loss("second stage", loss, trainable(model.prior), {"nll": loss.detach(), "nats_per_code": loss.detach() / len(model.cardinalities)})
 
     @torch.no_grad()
-    def codes(self, model: LatentVariableModel, batch: Batch) -> Int[Tensor, "B N"]:
-        """The batch's own codes, or draws of the posterior's."""
-        return self.posterior(model, batch.x, batch.c).sample((), self.noise(batch)) if batch.z is None else batch.z
+    def codes(self, model: LatentVariableModel, batch: Batch, noise: Noise | None = None) -> Int[Tensor, "B N"]:
+        """The batch's own codes, or draws of the posterior's; by default those of the first numbers of the step's streams."""
+        return self.posterior(model, batch.x, batch.c).sample((), noise or self.noise(batch)) if batch.z is None else batch.z
 
     def check(self, model: LatentVariableModel, batch: Batch) -> None:
         """Looks at the codes where there are some, and at the images where not.
@@ -92,13 +94,19 @@ def second_stage(model: LatentVariableModel, prior: Prior) -> LatentVariableMode
     Codebook and decoder are shared with the given model, so that they are frozen there too.
 
     Raises:
-        ValueError: the prior has more codes than the codebook, or another number of sites than the model.
+        ValueError: the prior has other sites or other numbers of codes than the model, whose posterior would then choose other codes.
     """
-    if len(prior.cardinalities) != len(model.cardinalities) or max(prior.cardinalities) > model.codebook.codes:
+    if prior.cardinalities != model.cardinalities:
         raise ValueError(
-            f"the first stage has {len(model.cardinalities)} sites of K={model.codebook.codes} codes, the prior {len(prior.cardinalities)} of "
-            f"{max(prior.cardinalities)}: build the prior for the first stage's"
+            f"the first stage has {_sites(model.cardinalities)}, the prior {_sites(prior.cardinalities)}: build the prior with "
+            "cardinalities=model.cardinalities, for with fewer codes the posterior chooses others than it learned with"
         )
     for part in (model.codebook, model.decoder, model.likelihood):
         part.requires_grad_(False).eval()
     return with_prior(model, prior)
+
+
+def _sites(cardinalities: Sequence[int]) -> str:
+    """How many sites of how many codes; one by one where they differ."""
+    same = len(set(cardinalities)) == 1
+    return f"{len(cardinalities)} sites of {cardinalities[0] if same else tuple(cardinalities)} codes"

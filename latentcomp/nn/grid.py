@@ -6,7 +6,7 @@ codebook's D dimensions stand here too. Both classes work at any grid; the decod
 
 import copy
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -93,6 +93,7 @@ class Ordered(Described, nn.Module):
 
     def __init__(self, order: Tensor) -> None:
         super().__init__()
+        self._places: tuple[int, ...] | None = None
         self.register_buffer("order", order.long())
         self.register_buffer("inverse", order.argsort())
         self.check()
@@ -103,10 +104,22 @@ class Ordered(Described, nn.Module):
         Raises:
             ValueError: the order is no permutation, or the inverse is not its own.
         """
+        self._places = None
         if not torch.equal(self.order.sort().values, torch.arange(len(self.order), device=self.order.device)):
             raise ValueError(f"an order of {len(self.order)} sites must hold each of 0..{len(self.order) - 1} once")
         if not torch.equal(self.inverse, self.order.argsort()):
             raise ValueError("the order of the sites and the stored inverse do not belong together")
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The inverse as numbers of the host, read off the device once: distributions are made at every step."""
+        if self._places is None:
+            self._places = tuple(self.inverse.tolist())
+        return self._places
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._places = None
 
     def forward(self, rows: Tensor) -> Tensor:
         """``(B, N, ...)`` from raster order to this one."""

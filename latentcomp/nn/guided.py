@@ -40,6 +40,15 @@ class Guided(SequenceNetwork[GuidedCache]):
             raise ValueError(f"the scale of guidance is 0 (no condition), 1 (the plain condition) or more; got {scale}")
         self.network, self.scale = network, scale
 
+    @property
+    def order(self) -> Int[Tensor, " N"] | None:
+        """That of the network inside."""
+        return self.network.order
+
+    def check_condition(self, context: Tensor) -> None:
+        """As the network inside does."""
+        self.network.check_condition(context)
+
     def _both(self, context: Tensor | None) -> Tensor:
         if context is None:
             raise ValueError("guidance moves towards a condition: pass one, or use the network inside")

@@ -38,6 +38,14 @@ class MaskedTransformer(Described, nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, k)
         self.apply(initialise)
 
+    def check_condition(self, context: Int[Tensor, "B M"]) -> None:
+        """Refuses codes outside the condition's vocabulary.
+
+        Raises:
+            ValueError: as :meth:`ConditionCodes.check`.
+        """
+        self.condition.check(context)
+
     def forward(self, z: Int[Tensor, "*rows N"], hidden: Bool[Tensor, "*rows N"], context: Int[Tensor, "B M"] | None = None) -> Float[Tensor, "*rows N K"]:
         """Logits of all sites; where a code is hidden, what z holds there changes nothing."""
         r = (self.condition.null() if context is None else context).expand(*z.shape[:-1], -1)

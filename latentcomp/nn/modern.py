@@ -112,6 +112,7 @@ class ModernTransformer(SequenceNetwork[PrefixedCache]):
     """
 
     _rotation: Tensor
+    _order: Tensor | None
 
     def __init__(
         self,
@@ -132,10 +133,16 @@ class ModernTransformer(SequenceNetwork[PrefixedCache]):
         self.condition = ConditionCodes(*conditions, self.size.width)
         places = torch.cat([torch.zeros(conditions[1], 2, dtype=torch.long), torch.stack([sites // w + 1, sites % w + 1], -1)])
         self.register_buffer("_rotation", rotations(places, self.size.width // self.size.heads), persistent=False)
+        self.register_buffer("_order", None if grid is None and order is None else sites.long(), persistent=False)
         self.tokens = nn.Embedding(self.cardinalities[0], self.size.width)
         self.blocks = nn.ModuleList(ModernBlock(self.size) for _ in range(self.size.layers))
         self.norm, self.head = nn.RMSNorm(self.size.width, eps=1e-6), nn.Linear(self.size.width, self.cardinalities[0], bias=False)
         self.apply(initialise)
+
+    @property
+    def order(self) -> Int[Tensor, " N"] | None:
+        """That of the constructor, row by row where a grid came without one; None for a plain sequence."""
+        return self._order
 
     def forward(self, z: Int[Tensor, "*rows N"], context: Int[Tensor, "B M"] | None = None) -> Float[Tensor, "*rows N K"]:
         """Logits of all sites in one pass."""
@@ -157,6 +164,14 @@ class ModernTransformer(SequenceNetwork[PrefixedCache]):
 
     def _embedded(self, r: Tensor, z: Tensor) -> Tensor:
         return torch.cat([self.condition(r), self.tokens(z)], 1)
+
+    def check_condition(self, context: Int[Tensor, "B M"]) -> None:
+        """Refuses codes outside the condition's vocabulary.
+
+        Raises:
+            ValueError: as :meth:`ConditionCodes.check`.
+        """
+        self.condition.check(context)
 
     def null(self, context: Tensor) -> Tensor:
         """The code for no condition in place of each of the condition's."""

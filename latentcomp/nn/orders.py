@@ -1,7 +1,7 @@
 """The orders in which a second stage writes a grid of codes: permutations of its sites (Esser et al., 2021, appendix; "permuters" in the published code).
 
 Each function maps (h, w) to the raster numbers of the sites in the order in which they are written; :class:`~latentcomp.nn.grid.Ordered` applies one and
-undoes it, and :class:`~latentcomp.priors.Ordered` puts it around a prior.
+undoes it, and :class:`~latentcomp.priors.InOrder` puts it around a prior.
 """
 
 from collections.abc import Callable

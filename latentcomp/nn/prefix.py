@@ -1,8 +1,20 @@
 """The codes of a condition as vectors that stand before those of z: a vocabulary of their own, learned positions, and one code more for "no condition"."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+
+def refuse_unless(inside: Bool[Tensor, ""], values: Tensor, message: str) -> None:
+    """Refuses values of which some lie outside a range.
+
+    Raises:
+        ValueError: names the range; where the values lie on a device, an assertion of that device, since reading the answer would wait for it at every step.
+    """
+    if not values.is_cpu:
+        torch._assert_async(inside, message)
+    elif not inside:
+        raise ValueError(f"{message}; got values from {float(values.min()):g} to {float(values.max()):g}")
 
 
 class ConditionCodes(nn.Module):
@@ -26,6 +38,16 @@ class ConditionCodes(nn.Module):
         """The code that means "no condition", at all M positions."""
         return torch.full((rows, self.length), self.vocabulary, device=self.positions.device)
 
+    def check(self, r: Int[Tensor, "R M"]) -> None:
+        """Refuses what no condition is: "no condition" is said by leaving the condition out (``unconditioned``), not by a code.
+
+        Raises:
+            ValueError: a code lies outside 0..C-1 (on an accelerator its own assertion says so), or there is no vocabulary.
+        """
+        if not self.vocabulary:
+            raise ValueError("the network was built without conditions: build it with conditions=(C, M), or give the prior none")
+        refuse_unless(((r >= 0) & (r < self.vocabulary)).all(), r, f"a condition's codes must lie in its vocabulary 0..{self.vocabulary - 1}")
+
     def forward(self, r: Int[Tensor, "R M"]) -> Float[Tensor, "R M W"]:
         """The vectors.
 
@@ -38,5 +60,6 @@ class ConditionCodes(nn.Module):
             return self.tokens(r) + self.positions
         except IndexError:
             raise ValueError(
-                f"a condition's codes must lie in its vocabulary 0..{self.vocabulary - 1}; got values from {int(r.min())} to {int(r.max())}"
+                f"a condition's codes must lie in its vocabulary 0..{self.vocabulary - 1}; got values from {int(r.min())} to {int(r.max())}, "
+                f"where {self.vocabulary} stands for none"
             ) from None

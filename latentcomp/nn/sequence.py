@@ -76,6 +76,15 @@ class SequenceNetwork(Described, nn.Module, ABC, Generic[CacheType]):
             self.advance(cache, site, given[:, site - 1] if site else None)
         return cache
 
+    @property
+    def order(self) -> Int[Tensor, " N"] | None:
+        """The raster numbers of the sites in the order in which it was built to write them; None where it does not know where they lie in a grid."""
+        return None
+
+    def check_condition(self, context: Tensor) -> None:
+        """Refuses what a condition cannot be, such as codes outside its vocabulary; where the network knows."""
+        return
+
     def null(self, context: Tensor) -> Tensor:
         """What stands for "no condition" in place of this context, row by row; where the network has it.
 

@@ -34,7 +34,7 @@ def class_score(decode: Callable[[Tensor], Tensor], classifier: Callable[[Tensor
 
 
 @torch.no_grad()
-def accepted(draw: Draw, score: Score, n: int, rate: float, seed: int = 0, chunk: int = 64) -> Int[Tensor, "n N"]:
+def accepted(draw: Draw, score: Score, n: int, rate: float, seed: int = 0, chunk: int = 64, device: torch.device | str | None = None) -> Int[Tensor, "n N"]:
     """The n best of ceil(n / rate) samples, the best first; only n and a chunk are ever held.
 
     Args:
@@ -44,6 +44,7 @@ def accepted(draw: Draw, score: Score, n: int, rate: float, seed: int = 0, chunk
         rate: the share that is kept, in (0, 1].
         seed: of the samples; sample number i has the stream (seed, i), whatever the chunks.
         chunk: how many to draw at once.
+        device: of the noise, where the prior is; None for torch's default.
 
     Raises:
         ValueError: the rate is no share, or n or the chunk is below 1.
@@ -56,7 +57,7 @@ def accepted(draw: Draw, score: Score, n: int, rate: float, seed: int = 0, chunk
     kept: list[Tensor] = []
     scores: list[Tensor] = []
     for start in range(0, total, chunk):
-        z = draw(Noise(seed, 0, torch.arange(start, min(start + chunk, total))))
+        z = draw(Noise(seed, 0, torch.arange(start, min(start + chunk, total), device=device)))
         pool, values = torch.cat([*kept, z]), torch.cat([*scores, score(z)])
         best = values.argsort(descending=True, stable=True)[:n]
         kept, scores = [pool[best]], [values[best]]

@@ -136,7 +136,8 @@ def slide(
 
     Raises:
         TypeError: the prior does not write row by row.
-        ValueError: the window is larger than the grid or is not the prior's, the stride is too large, or the given rows have another width.
+        ValueError: the window is larger than the grid or is not the prior's, the network was built for another order of sites, the stride is too large,
+            or the given rows have another width.
     """
     _check(grid, window, stride, given)
     first = writer(None if condition is None else condition(0, 0, window, grid))
@@ -170,3 +171,5 @@ def _check_writer(q: CodeDistribution, window: Sequence[int]) -> None:
         raise TypeError(f"a window slides row by row, but {type(q).__name__} does not write so: use an autoregressive prior in raster order")
     if len(q.cardinalities) != window[0] * window[1]:
         raise ValueError(f"the prior writes {len(q.cardinalities)} codes, no window of {window[0]} x {window[1]}: give the grid that it was trained on")
+    if q.network.order is not None and not torch.equal(q.network.order.cpu(), torch.arange(len(q.cardinalities))):
+        raise ValueError(f"a window slides row by row, but {type(q.network).__name__} was built for another order of sites: use one of raster order")

@@ -88,7 +88,7 @@ def test_conditions_are_those_of_their_rows():
     torch.testing.assert_close(q.select(torch.tensor([1])).log_prob_in_order(z[1:], order), by_hand(made, z, order, R)[1:])
     prior = Masked(made, torch.nn.Identity())
     torch.testing.assert_close(prior(R).log_prob_in_order(z, order), q.log_prob_in_order(z, order))
-    assert prior().batch_shape == ()
+    assert Masked(made)().batch_shape == ()
 
 
 def test_guidance_mixes_logits():
@@ -132,8 +132,21 @@ def test_what_is_given_stays():
     assert torch.equal(q.continued(z[:, :2], Noise(0, 0, torch.arange(2)))[:, :2], z[:, :2])
     with pytest.raises(ValueError, match="a sequence has 3 codes, but 4 were given"):
         q.continued(torch.zeros(1, 4, dtype=torch.long))
+    for code in (-1, K):
+        with pytest.raises(ValueError, match=rf"given codes must lie in 0..1; got values from {min(0, code)} to {max(1, code)}"):
+            q.continued(torch.tensor([[0, 1], [1, code]]))
+    assert q.completed(torch.full((2, N), 9), torch.ones(2, N, dtype=torch.bool)).shape == (2, N)  # hidden codes are not looked at
     with pytest.raises(ValueError, match=r"have shape \(R, 3\)"):
         q.completed(z[:, :2], hidden[:, :2])
+
+
+def test_a_condition_may_have_several_beginnings():
+    """Row r belongs to condition r modulo B: as with as many conditions, each of them named."""
+    q, given = MaskedCodes(network(), R, Decoding(2)), ALL[[0, 6, 2, 5], :2]
+    noise = lambda: Noise(0, 0, torch.arange(4))  # noqa: E731
+    assert torch.equal(q.continued(given, noise()), MaskedCodes(network(), R.repeat(2, 1), Decoding(2)).continued(given, noise()))
+    with pytest.raises(ValueError, match="3 beginnings for 2 conditions: give each condition the same number of beginnings"):
+        q.continued(given[:3])
 
 
 def test_greedy_codes_are_the_surest_first():
@@ -143,6 +156,14 @@ def test_greedy_codes_are_the_surest_first():
     site = int(first.amax(-1).argmax())
     assert mode[site] == first[site].argmax()
     assert mode.shape == (N,)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_greedy_codes_wait_for_no_device(steps):
+    """The meta device has no values, so that whatever reads one fails."""
+    made = MaskedCodes(network().to("meta"), R.to("meta"), Decoding(steps))
+    assert made.mode.is_meta
+    assert made.mode.shape == (2, N)
 
 
 def test_what_it_cannot_say_it_refuses():

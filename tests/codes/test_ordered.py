@@ -6,8 +6,10 @@ import torch
 from latentcomp.codes.ordered import OrderedCodes
 from latentcomp.enumeration import all_codes
 from latentcomp.nn.grid import Ordered
+from latentcomp.nn.modern import ModernTransformer, Width
+from latentcomp.nn.orders import spiral_out, z_curve
 from latentcomp.noise import Noise
-from latentcomp.priors import Autoregressive, InOrder
+from latentcomp.priors import Autoregressive, InOrder, Uniform
 from tests.codes.families import build, contexts, network
 from tests.frequencies import assert_frequencies, positions
 
@@ -76,3 +78,23 @@ def test_as_a_prior():
         InOrder(Autoregressive(made), order[:3])
     with pytest.raises(ValueError, match=r"must hold each of 0..3 once"):
         InOrder(Autoregressive(made), torch.tensor([0, 1, 1, 2]))
+
+
+def test_distributions_in_an_order_are_made_without_waiting_for_a_device():
+    """The meta device has no values, so that whatever reads one fails; a loaded order is another one."""
+    prior = InOrder(Uniform(3, WRITTEN), ORDER)
+    assert prior.to("meta")().cardinalities == PLACED
+    ordered = Ordered(ORDER)
+    assert ordered.places == (1, 2, 0)
+    ordered.load_state_dict(Ordered(torch.tensor([0, 2, 1])).state_dict())
+    assert ordered.places == (0, 2, 1)
+
+
+def test_a_network_that_knows_its_grid_writes_in_its_own_order_alone():
+    spiral = spiral_out(2, 2)
+    modern = lambda **grid: Autoregressive(ModernTransformer((3,) * 4, Width(8, 1, 2), **grid))  # noqa: E731
+    for prior in (modern(grid=(2, 2), order=spiral), modern()):  # one that knows no grid goes with any order
+        assert InOrder(prior, spiral)().event_shape == (4,)
+    for prior, order in ((modern(grid=(2, 2), order=z_curve(2, 2)), spiral), (modern(grid=(2, 2)), spiral), (modern(order=spiral), z_curve(2, 2))):
+        with pytest.raises(ValueError, match="ModernTransformer was built to write its grid in another order than this one"):
+            InOrder(prior, order)

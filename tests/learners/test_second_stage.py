@@ -90,6 +90,40 @@ def test_with_noise_on_what_is_read_the_targets_stay_clean(keep):
     assert torch.equal(replaced(z, prior(C[:6]), 1.0, noise()), z)
 
 
+def test_what_is_replaced_is_independent_of_what_a_random_posterior_drew():
+    """Within 5 standard errors for each of the eight codes of two sites: error rate 6e-7 each."""
+    n, keep, seen = 20_000, 0.5, []
+
+    def objective(p, z, noise):
+        seen.append((z, replaced(z, p, keep, noise)))
+        return p.log_prob(z)
+
+    model, learner = second_stage(tiny_model(codes=8), Uniform(SITES, 8)), SecondStage(posterior("factorised", codes=8), objective)
+    next(learner.losses(model, Batch(tiny_images(n), index=torch.arange(n))))
+    ((z, read),) = seen
+    share = (1 - keep) * (1 - 1 / 8)  # a code drawn in its place may be the same
+    for site in range(SITES):
+        for code in range(8):
+            changed = (read != z)[z[:, site] == code, site].double()
+            assert abs(changed.mean() - share) < 5 * math.sqrt(share * (1 - share) / len(changed))
+
+
+def test_dropped_conditions_are_independent_of_what_a_random_posterior_drew():
+    """As above, for the first number that an objective asks for, which decides about the condition."""
+    n, seen = 20_000, []
+
+    def objective(p, z, noise):
+        seen.append((z, noise.uniform((), ()) < 0.5))
+        return p.log_prob(z)
+
+    model, learner = second_stage(tiny_model(codes=8), Uniform(SITES, 8)), SecondStage(posterior("factorised", codes=8), objective)
+    next(learner.losses(model, Batch(tiny_images(n), index=torch.arange(n))))
+    ((z, dropped),) = seen
+    for code in range(8):
+        chosen = dropped[z[:, 0] == code].double()
+        assert abs(chosen.mean() - 0.5) < 2.5 / math.sqrt(len(chosen))
+
+
 def test_replaced_codes_are_uniform_and_as_many_as_asked():
     """Within 5 standard errors: error rate 6e-7 each."""
     n, keep = 20_000, 0.7
@@ -175,8 +209,14 @@ def test_what_cannot_be_learned_is_refused(unchecked):
         next(fit(model, learner, [batch(z=good)._replace(c=torch.tensor([0, 1, 2, 0, 0, 0]))], optimizer))
     with pytest.raises(ValueError, match="images must have shape"):
         next(fit(model, learner, [Batch(X[:6, :, :1], C[:6])], optimizer))
-    with pytest.raises(ValueError, match="the first stage has 2 sites of K=3 codes, the prior 3 of 3"):
-        second_stage(tiny_model(), Uniform(3, 3))
+    for sites, codes, message in (
+        (3, 3, "3 sites of 3 codes"),
+        (2, 4, "2 sites of 4 codes"),
+        (2, 2, "2 sites of 2 codes"),
+        (2, (3, 2), r"2 sites of \(3, 2\) codes"),
+    ):
+        with pytest.raises(ValueError, match=f"the first stage has 2 sites of 3 codes, the prior {message}: build the prior with cardinalities="):
+            second_stage(tiny_model(), Uniform(sites, codes))
     for wrong in ({"keep": 1.5}, {"drop": -0.1}):
         with pytest.raises(ValueError, match="is a probability"):
             TeacherForced(**wrong)

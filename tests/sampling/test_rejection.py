@@ -29,6 +29,18 @@ def test_at_rate_one_all_stay():
     assert torch.equal(z, PRIOR().sample((5,), Noise(1, 0, torch.arange(5))))
 
 
+def test_noise_lies_on_the_prior_s_device():
+    prior = Uniform(4, 10).to("meta")
+    seen = []
+
+    def draw_there(noise: Noise) -> torch.Tensor:
+        seen.append(noise._keys.device.type)
+        return prior().sample((len(noise._keys),), noise)
+
+    assert accepted(draw_there, lambda z: z.sum(-1), 3, 0.5, chunk=4, device="meta").is_meta
+    assert seen == ["meta", "meta"]
+
+
 def test_the_score_is_the_classifier_s_log_probability():
     weight = torch.randn(4, 3)
     score = class_score(lambda z: z.float(), lambda x: x @ weight, 2)

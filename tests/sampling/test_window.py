@@ -10,7 +10,10 @@ from latentcomp.codes.distribution import inverse_cdf
 from latentcomp.codes.masked import MaskedCodes
 from latentcomp.codes.truncated import TruncatedCodes
 from latentcomp.nn.gpt import GPT, Size
+from latentcomp.nn.guided import Guided
 from latentcomp.nn.masked import MaskedTransformer
+from latentcomp.nn.modern import ModernTransformer, Width
+from latentcomp.nn.orders import raster, z_curve
 from latentcomp.noise import Noise
 from latentcomp.sampling.window import Cropped, Everywhere, origin, runs, slide
 from tests.codes.families import stirred
@@ -106,6 +109,11 @@ def test_maps_of_other_sizes_are_cropped_in_step():
         coarse(1, 0, (4, 4), (8, 8))
 
 
+def modern(order: torch.Tensor | None) -> ModernTransformer:
+    """A 4 x 4 grid, written in the order."""
+    return ModernTransformer((K,) * 16, Width(8, 1, 2), (2, 1), WINDOW, order)
+
+
 def test_what_cannot_slide_is_refused():
     writer = lambda r: AutoregressiveCodes(gpt(), r)  # noqa: E731
     with pytest.raises(ValueError, match=r"window \(4 x 4\) must fit into the grid \(3 x 9\)"):
@@ -118,3 +126,8 @@ def test_what_cannot_slide_is_refused():
         slide(writer, (8, 8), WINDOW, given=torch.zeros(1, 2, 7, dtype=torch.long))
     with pytest.raises(TypeError, match="MaskedCodes does not write so"):
         slide(lambda r: MaskedCodes(MaskedTransformer((K,) * 16, 4, 1, 1)), (8, 8), WINDOW)
+    for wrap in (lambda made: made, lambda made: Guided(made, 2.0)):
+        with pytest.raises(ValueError, match="a window slides row by row, but .* was built for another order of sites"):
+            slide(lambda r, wrap=wrap: AutoregressiveCodes(wrap(modern(z_curve(4, 4))), torch.zeros(1, 1, dtype=torch.long)), (8, 8), WINDOW)
+    for order in (None, raster(4, 4)):
+        assert slide(lambda r, order=order: AutoregressiveCodes(modern(order)), (4, 5), WINDOW).shape == (1, 4, 5)
