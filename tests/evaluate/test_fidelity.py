@@ -28,7 +28,8 @@ def measured(x, y, size=2, **distances):
 
 def ssim(x: np.ndarray, y: np.ndarray) -> float:
     """Wang et al. (2004) of one channel in [-1, 1], on the published scale, where black is 0 and white 1: a Gaussian window of 11 x 11 with deviation 1.5
-    around each pixel, the image mirrored at its borders."""
+    around each pixel, the image mirrored at its borders.
+    """
     x, y = (np.pad((image + 1) / 2, 5, mode="reflect") for image in (x, y))
     at = np.arange(-5, 6)
     window = np.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
