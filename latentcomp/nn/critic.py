@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentcomp.described import Described
+from latentcomp.described import Described, nameable
 from latentcomp.processes import moments
 
 
@@ -61,6 +61,7 @@ class ActNorm(nn.Module):
         self._waits = False
 
 
+@nameable
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm of up to 32 groups: nothing of another image of the batch, and no state."""
     return nn.GroupNorm(math.gcd(32, channels), channels)

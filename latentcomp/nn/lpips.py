@@ -8,24 +8,26 @@ its distance a noisy one: ``DropoutLPIPS``.
 """
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import ClassVar
+from types import MappingProxyType, ModuleType
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.described import Described
 from latentcomp.nn.weights import convolutions
 from latentcomp.noise import Noise
 
 
-class LPIPS(nn.Module):
+class LPIPS(Described, nn.Module):
     """The distance of version 0.1 on VGG-16, frozen and always in evaluation mode; a gradient flows to the images.
 
     Args:
         weights: a file of torchvision's VGG-16, ``features.0.weight`` and so on, as ``.safetensors`` or as a state that ``torch.load`` reads; None
-            lets torchvision download them.
+            lets torchvision download them, and False leaves the network as it begins, for a state that is loaded into it.
 
     Attributes:
         network: its name.
@@ -38,16 +40,17 @@ class LPIPS(nn.Module):
         ValueError: the file does not hold the convolutions of VGG-16.
     """
 
+    left_out: ClassVar[Mapping[str, Any]] = MappingProxyType({"weights": False})  # the state holds them, and whoever loads it has no such file
     network: ClassVar[str] = "VGG-16"
     net: ClassVar[str] = "vgg"
     least: ClassVar[int] = 16
 
-    def __init__(self, weights: str | Path | None = None) -> None:
+    def __init__(self, weights: str | Path | Literal[False] | None = None) -> None:
         super().__init__()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the package builds torchvision's network by a deprecated name
             self.distance = _package().LPIPS(net=self.net, pnet_rand=weights is not None, verbose=False)
-        if weights is not None:
+        if isinstance(weights, str | Path):
             _fill(self.distance.net, Path(weights), self.network)
         self.requires_grad_(False).eval()
 
@@ -100,7 +103,7 @@ class DropoutLPIPS(LPIPS):
 
     rate = 0.5
 
-    def __init__(self, weights: str | Path | None = None) -> None:
+    def __init__(self, weights: str | Path | Literal[False] | None = None) -> None:
         super().__init__(weights)
         self.noise: Noise | None = None
 
