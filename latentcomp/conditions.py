@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from latentcomp.described import Described
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.prefix import refuse_unless
 from latentcomp.posteriors.posterior import Posterior
@@ -26,7 +27,7 @@ class Condition(Protocol):
         ...
 
 
-class Labels(nn.Module):
+class Labels(Described, nn.Module):
     """A class label is a code itself.
 
     Args:
@@ -50,7 +51,7 @@ class Labels(nn.Module):
         return c.long().unsqueeze(-1)
 
 
-class Tokens(nn.Module):
+class Tokens(Described, nn.Module):
     """Codes made elsewhere, such as those of a scene's boxes.
 
     Args:
@@ -74,7 +75,7 @@ class Tokens(nn.Module):
         return c.long()
 
 
-class StartCode(nn.Module):
+class StartCode(Described, nn.Module):
     """No condition: the same code before every image.
 
     Args:
@@ -90,7 +91,7 @@ class StartCode(nn.Module):
         return torch.full((len(c), 1), self.code, device=c.device)
 
 
-class Coordinates(nn.Module):
+class Coordinates(Described, nn.Module):
     """Where a crop lies in its image: a map of numbers in [0, 1], averaged over squares and rounded to codes.
 
     Args:
@@ -122,7 +123,7 @@ def coordinate_map(rows: int, height: int, width: int) -> Float[Tensor, "B 1 H W
     return (torch.arange(height * width) / (height * width)).view(1, 1, height, width).expand(rows, -1, -1, -1)
 
 
-class Encoded(nn.Module):
+class Encoded(Described, nn.Module):
     """The condition is an image, and its codes are those that a frozen first stage of its own gives it.
 
     Args:
@@ -143,7 +144,7 @@ class Encoded(nn.Module):
         return self.posterior(self.model, c).mode
 
 
-class Shifted(nn.Module):
+class Shifted(Described, nn.Module):
     """The codes of another condition, counted from another number than 0: behind the codes of z, where both stand in one table.
 
     Args:
@@ -160,7 +161,7 @@ class Shifted(nn.Module):
         return cast(Condition, self.stage).encode(c) + self.by
 
 
-class Conditioning(nn.Module):
+class Conditioning(Described, nn.Module):
     """A condition as a prior takes it: a module from c to its codes. What turns it into codes is frozen, and in evaluation mode whatever the prior does.
 
     Args:

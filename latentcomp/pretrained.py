@@ -1,7 +1,8 @@
 """Models as two files, which anyone may publish and anyone may load: weights as safetensors, and how the model is built as JSON.
 
 The JSON names classes and their arguments. Loading builds only modules of this package and of ``torch.nn``, and classes that the caller passes as trusted;
-it imports nothing else and executes nothing, so a stranger's file can at worst be refused.
+it imports nothing else and executes nothing, so a stranger's file can at worst be refused. Functions are named too, if they are this package's and marked
+``nameable``, or trusted. Frozen networks, such as a perceptual distance's, are saved with all other weights; the paths that they came from are not told.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from latentcomp import _version
-from latentcomp.described import Described
+from latentcomp.described import Described, is_nameable
 from latentcomp.model import LatentVariableModel
 from latentcomp.posteriors.posterior import Posterior
 
@@ -68,17 +69,17 @@ def save_pretrained(folder: Path | str, model: LatentVariableModel, posterior: P
     return folder
 
 
-def from_pretrained(source: Path | str, trusted: Sequence[type] = (), revision: str | None = None) -> Pretrained:
+def from_pretrained(source: Path | str, trusted: Sequence[type | Callable[..., Any]] = (), revision: str | None = None) -> Pretrained:
     """Reads what :func:`save_pretrained` wrote.
 
     Args:
         source: a folder, or the name ``owner/name`` of a repository on the Hugging Face hub, which is then downloaded.
-        trusted: classes of your own that the configuration may name.
+        trusted: classes and functions of your own that the configuration may name.
         revision: of a repository on the hub.
 
     Raises:
         FileNotFoundError: the folder lacks a file.
-        ValueError: the files are damaged, of another format, or name a class that is not trusted.
+        ValueError: the files are damaged, of another format, or name a class or function that is not trusted.
     """
     from safetensors.torch import load
 
@@ -86,7 +87,7 @@ def from_pretrained(source: Path | str, trusted: Sequence[type] = (), revision: 
     config, weights = _config(files[CONFIG]), files[WEIGHTS].read_bytes()
     if hashlib.sha256(weights).hexdigest() != config["sha256"]:
         raise ValueError(f"{files[WEIGHTS]} is damaged: it is not what {CONFIG} says was written. Get it again")
-    classes = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in trusted}
+    classes = {_name(kind): kind for kind in trusted}
     parts = {name: built(config[name], classes) for name in ("model", "posterior") if name in config}
     tensors = load(weights)
     for name, part in parts.items():
@@ -118,7 +119,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def description(value: Any, where: str = "") -> Any:
-    """Anything that a constructor takes, as JSON: numbers, strings, lists, modules and others that remember how they were made, tuples with names, and classes.
+    """Anything that a constructor takes, as JSON: numbers, strings, lists, modules that remember how they were made, named tuples, classes and functions.
 
     Raises:
         TypeError: names what cannot be described.
@@ -127,6 +128,8 @@ def description(value: Any, where: str = "") -> Any:
         return value
     if isinstance(value, type):
         return {"class": _name(value)}
+    if inspect.isfunction(value):
+        return {"function": _checked(value, where)}
     if (isinstance(value, tuple) and hasattr(value, "_fields")) or dataclasses.is_dataclass(value):
         return {"class": _name(type(value)), "arguments": {key: description(getattr(value, key), f"{where}.{key}") for key in _fields(type(value))}}
     if isinstance(value, torch.Tensor) and value.dtype == torch.long:
@@ -146,10 +149,22 @@ def _arguments(module: nn.Module | Described, where: str) -> dict[str, Any]:
     if not isinstance(module, Described):
         return _of_torch(module, where)
     if "_made_with" not in module.__dict__:
-        return {}  # it has no constructor of its own
+        return _left_out(type(module))  # it has no constructor of its own
     init, given, keywords = module.__dict__["_made_with"]
     bound = inspect.signature(init).bind(module, *given, **keywords)
-    return {key: _now(module, key, value) for key, value in list(bound.arguments.items())[1:]}
+    return {key: _now(module, key, value) for key, value in list(bound.arguments.items())[1:]} | _left_out(type(module))
+
+
+def _left_out(kind: type) -> dict[str, Any]:
+    """What stands in the place of arguments that are not told."""
+    known = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    return {key: value for key, value in kind.left_out.items() if key in known} if issubclass(kind, Described) else {}
+
+
+def _checked(function: Callable[..., Any], where: str) -> str:
+    if "<" in function.__qualname__:
+        raise TypeError(f"{where} is the function {function.__qualname__}, which has no name of its own: define it with def, outside any function")
+    return _name(function)
 
 
 def _now(module: nn.Module | Described, key: str, value: Any) -> Any:
@@ -173,15 +188,15 @@ def _fields(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else getattr(kind, "_fields", ())
 
 
-def _name(kind: type) -> str:
+def _name(kind: type | Callable[..., Any]) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def built(described: Any, trusted: Mapping[str, type]) -> Any:
+def built(described: Any, trusted: Mapping[str, Any]) -> Any:
     """What a description describes, with new weights.
 
     Raises:
-        ValueError: it names a class that is neither a module of this package or of ``torch.nn`` nor trusted.
+        ValueError: it names a class that is neither a module of this package or of ``torch.nn`` nor trusted, or such a function.
     """
     if isinstance(described, list):
         return tuple(built(below, trusted) for below in described)
@@ -189,15 +204,27 @@ def built(described: Any, trusted: Mapping[str, type]) -> Any:
         return described
     if "whole numbers" in described:
         return torch.tensor(described["whole numbers"])
+    if "function" in described:
+        return _function(described["function"], trusted)
     kind = _class(described["class"], trusted)
     if "arguments" not in described:
         return kind
-    arguments = {key: built(value, trusted) for key, value in described["arguments"].items()}
+    arguments = {key: built(value, trusted) for key, value in described["arguments"].items()} | _left_out(kind)
     several = arguments.pop("*", ())
     return kind([*several]) if kind is nn.ModuleList else kind(*several, **arguments)
 
 
-def _class(name: str, trusted: Mapping[str, type]) -> type:
+def _function(name: str, trusted: Mapping[str, Any]) -> Callable[..., Any]:
+    if name in trusted:
+        return trusted[name]
+    module, _, attribute = name.rpartition(".")
+    found = getattr(importlib.import_module(module), attribute, None) if name.startswith("latentcomp.") else None
+    if not (inspect.isfunction(found) and found.__module__ == module and is_nameable(found)):
+        raise ValueError(f"the configuration names {name!r}, which is no nameable function of latentcomp: if you trust it, pass trusted=[{attribute}]")
+    return found
+
+
+def _class(name: str, trusted: Mapping[str, Any]) -> type:
     if name in trusted:
         return trusted[name]
     module, _, attribute = name.rpartition(".")

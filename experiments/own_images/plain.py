@@ -35,6 +35,8 @@ class Size:
         channels: of the first level.
         multipliers: of the levels' channels; m levels halve the image m - 1 times.
         blocks: residual blocks a level.
+        group: the fewest channels in a group of the norms; the published networks' narrowest groups have 4, at 128 channels. Of 32 groups at 32 channels
+            each would take its only channel's mean away, and reconstructions stay the grey mean of all pictures.
     """
 
     image: Sequence[int] = (3, 32, 32)
@@ -44,6 +46,7 @@ class Size:
     channels: int = 32
     multipliers: Sequence[int] = (1, 2, 2)
     blocks: int = 1
+    group: int = 4
 
 
 def plain(size: Size | None = None, scale: float = 0.1, restart: float = 0.05) -> Preset:
@@ -58,7 +61,7 @@ def plain(size: Size | None = None, scale: float = 0.1, restart: float = 0.05) -
         ValueError: the stride does not divide the image.
     """
     size = size or Size()
-    ladder = Ladder(size.channels, tuple(size.multipliers), size.blocks, attention=())
+    ladder = Ladder(size.channels, tuple(size.multipliers), size.blocks, attention=(), group=size.group)
     channels, height, width = size.image
     if height % ladder.stride or width % ladder.stride:
         raise ValueError(f"{len(size.multipliers)} levels make a stride of {ladder.stride}, which must divide the image; got {height} x {width}")

@@ -18,17 +18,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latentcomp.codes.distribution import CodeDistribution, check_given, flattened, inverse_cdf
+from latentcomp.described import nameable
 from latentcomp.nn.masked import MaskedTransformer
 from latentcomp.noise import Noise
 
 Schedule = Callable[[Tensor], Tensor]
 
 
+@nameable
 def uniform_share(u: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """u itself: every number of hidden sites is as probable."""
     return u
 
 
+@nameable
 def cosine_share(u: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """cos(pi u / 2), MaskGIT's: many hidden more often than few."""
     return (u * (math.pi / 2)).cos()

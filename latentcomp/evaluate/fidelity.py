@@ -2,7 +2,8 @@
 
 Each is a mean over images of one number an image, with its standard error. Both images lie in [-1, 1]; what a decoder gives beyond that is cut off first,
 as it is when it is shown. PSNR is 10 log10(4 / MSE) of each image, before the mean is taken, as the field reports it. SSIM (Wang et al., 2004) has a
-Gaussian window of deviation 1.5 around each pixel, channel by channel, the image mirrored at its borders.
+Gaussian window of deviation 1.5 around each pixel, channel by channel, the image mirrored at its borders; it compares means, whose ratio depends on where 0
+lies, so that it is taken of images moved to [0, 1], where black is 0 as in the publication.
 """
 
 import math
@@ -76,7 +77,7 @@ def _pairs(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     peak_ratio, similarity = _functional()
     return {
         "psnr": peak_ratio(y, x, data_range=RANGE, dim=(1, 2, 3), reduction="none"),
-        "ssim": similarity(y, x, data_range=RANGE, reduction="none").reshape(len(x)),
+        "ssim": similarity((y + 1) / 2, (x + 1) / 2, data_range=1.0, reduction="none").reshape(len(x)),
         "l1": (x - y).abs().mean((1, 2, 3)),
     }
 

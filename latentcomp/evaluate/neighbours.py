@@ -52,12 +52,17 @@ def nearest(images: Float[Tensor, "Q C H W"], batches: Iterable[Batch], k: int =
     """
     wanted, best = features(images), None
     for batch in batches:
-        distances = torch.cdist(wanted, features(batch.x))
-        found = Neighbours(distances, batch.positions.expand(len(images), -1), batch.x.expand(len(images), *batch.x.shape))
-        best = _nearest(found if best is None else Neighbours(*(torch.cat(pair, 1) for pair in zip(best, found, strict=True))), k)
+        found = _ranked(torch.cdist(wanted, features(batch.x)), batch, k)
+        best = found if best is None else _nearest(Neighbours(*(torch.cat(pair, 1) for pair in zip(best, found, strict=True))), k)
     if best is None or best.distances.shape[1] < k:
         raise ValueError(f"{k} neighbours were sought among {0 if best is None else best.distances.shape[1]} images")
     return best
+
+
+def _ranked(distances: Float[Tensor, "Q B"], batch: Batch, k: int) -> Neighbours:
+    """The nearest of one batch: only their images are gathered, not the batch for each query."""
+    order = distances.sort(dim=1, stable=True).indices[:, :k]
+    return Neighbours(distances.gather(1, order), batch.positions[order], batch.x[order])
 
 
 def _nearest(found: Neighbours, k: int) -> Neighbours:

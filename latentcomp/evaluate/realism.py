@@ -3,7 +3,7 @@
 * FID (Heusel et al., 2017): the Frechet distance of two Gaussians with the features' means and covariances, |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)). It
   keeps two sums. With few images it is biased upwards; rFID is FID of reconstructions against their own images.
 * KID (Binkowski et al., 2018): the squared maximum mean discrepancy under the kernel (f.f'/F + 1)^3, unbiased; the mean over subsets of the features, which
-  it keeps.
+  it keeps. It has no standard error: the subsets overlap, and their spread says how much the choice of subsets matters, not how much other images would.
 * IS (Salimans et al., 2016): exp E_x KL(p(y|x) || p(y)) of a classifier's classes y, for made images alone. It keeps the logits.
 
 No images are kept. All three are torchmetrics'.
@@ -77,9 +77,8 @@ class Realism:
         metric.subset_size = min(self.subset, self.real, self.made)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            mean, deviation = metric.compute()
-        whole = metric.subset_size == max(self.real, self.made)  # then each subset is the whole, and says nothing of the spread
-        return Measure(float(mean), "", None if whole else float(deviation) / metric.subsets**0.5)
+            mean, _ = metric.compute()  # the deviation is that of overlapping subsets
+        return Measure(float(mean), "")
 
     def _is(self) -> Measure:
         with warnings.catch_warnings(), torch.random.fork_rng():

@@ -8,12 +8,13 @@ so that a split of the batch changes them. ``ActNorm`` learns a shift and a scal
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentcomp.described import Described
+from latentcomp.described import Described, nameable
 from latentcomp.processes import moments
 
 
@@ -32,10 +33,22 @@ class ActNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
         self.register_buffer("initialised", torch.tensor(0, dtype=torch.uint8))
+        self._waits: bool | None = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether the first batch is yet to come."""
+        if self._waits is None:  # a state was loaded: look once, not at each step, since looking stalls an accelerator
+            self._waits = not bool(self.initialised)
+        return self._waits
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._waits = None
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """The shifted and scaled map."""
-        if self.training and not self.initialised:
+        if self.training and self.waits:
             self._initialise(x)
         return self.scale * (x + self.shift)
 
@@ -45,8 +58,10 @@ class ActNorm(nn.Module):
         self.shift.copy_(-mean)
         self.scale.copy_(1 / ((variance * number / (number - 1)).sqrt() + 1e-6))
         self.initialised.fill_(1)
+        self._waits = False
 
 
+@nameable
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm of up to 32 groups: nothing of another image of the batch, and no state."""
     return nn.GroupNorm(math.gcd(32, channels), channels)

@@ -8,37 +8,50 @@ its distance a noisy one: ``DropoutLPIPS``.
 """
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.described import Described
+from latentcomp.nn.weights import convolutions
 from latentcomp.noise import Noise
 
-LEAST = 16  # VGG-16 halves an image four times before its last features
 
-
-class LPIPS(nn.Module):
+class LPIPS(Described, nn.Module):
     """The distance of version 0.1 on VGG-16, frozen and always in evaluation mode; a gradient flows to the images.
 
     Args:
         weights: a file of torchvision's VGG-16, ``features.0.weight`` and so on, as ``.safetensors`` or as a state that ``torch.load`` reads; None
-            lets torchvision download them.
+            lets torchvision download them, and False leaves the network as it begins, for a state that is loaded into it.
+
+    Attributes:
+        network: its name.
+        net: the package's name of it.
+        least: the sides of the smallest image that it takes; VGG-16 halves an image four times before its last features.
 
     Raises:
         ImportError: the package is not installed.
+        FileNotFoundError: there is no such file.
         ValueError: the file does not hold the convolutions of VGG-16.
     """
 
-    def __init__(self, weights: str | Path | None = None) -> None:
+    left_out: ClassVar[Mapping[str, Any]] = MappingProxyType({"weights": False})  # the state holds them, and whoever loads it has no such file
+    network: ClassVar[str] = "VGG-16"
+    net: ClassVar[str] = "vgg"
+    least: ClassVar[int] = 16
+
+    def __init__(self, weights: str | Path | Literal[False] | None = None) -> None:
         super().__init__()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the package builds torchvision's network by a deprecated name
-            self.distance = _package().LPIPS(net="vgg", pnet_rand=weights is not None, verbose=False)
-        if weights is not None:
-            _fill(self.distance.net, _state(Path(weights)), Path(weights))
+            self.distance = _package().LPIPS(net=self.net, pnet_rand=weights is not None, verbose=False)
+        if isinstance(weights, str | Path):
+            _fill(self.distance.net, Path(weights), self.network)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "LPIPS":
@@ -51,10 +64,21 @@ class LPIPS(nn.Module):
         Raises:
             ValueError: the images do not have three channels, or are too small.
         """
-        _check(x, y)
+        self._check(x, y)
         features = [self._features(images) for images in (x, y.reshape(-1, *y.shape[-3:]))]
         layers = enumerate(zip(*features, strict=True))
         return sum((self._layer(i, (a - b.view(*y.shape[:-3], *b.shape[1:])).square()) for i, (a, b) in layers), start=y.new_zeros(()))
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        if x.shape[-3] != 3 or y.shape[-3] != 3:
+            raise ValueError(
+                f"{self.network} wants images of 3 channels, got {x.shape[-3]} and {y.shape[-3]}: repeat a grey channel, e.g. x.expand(-1, 3, -1, -1)"
+            )
+        if min(x.shape[-2:]) < self.least:
+            raise ValueError(
+                f"{self.network} wants images of at least {self.least} x {self.least} pixels, got {x.shape[-2]} x {x.shape[-1]}: enlarge them, or do "
+                "without LPIPS"
+            )
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """Of unit length at each site, of five layers."""
@@ -79,7 +103,7 @@ class DropoutLPIPS(LPIPS):
 
     rate = 0.5
 
-    def __init__(self, weights: str | Path | None = None) -> None:
+    def __init__(self, weights: str | Path | Literal[False] | None = None) -> None:
         super().__init__(weights)
         self.noise: Noise | None = None
 
@@ -97,13 +121,6 @@ class DropoutLPIPS(LPIPS):
         return super()._layer(layer, squares)
 
 
-def _check(x: Tensor, y: Tensor) -> None:
-    if x.shape[-3] != 3 or y.shape[-3] != 3:
-        raise ValueError(f"VGG-16 wants images of 3 channels, got {x.shape[-3]} and {y.shape[-3]}: repeat a grey channel, e.g. x.expand(-1, 3, -1, -1)")
-    if min(x.shape[-2:]) < LEAST:
-        raise ValueError(f"VGG-16 wants images of at least {LEAST} x {LEAST} pixels, got {x.shape[-2]} x {x.shape[-1]}: enlarge them, or do without LPIPS")
-
-
 def _package() -> ModuleType:
     try:
         import lpips
@@ -112,23 +129,9 @@ def _package() -> ModuleType:
     return lpips
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file."""
-    if path.suffix != ".safetensors":
-        return torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError(f"reading {path.name} needs the package safetensors: python -m pip install 'latentcomp[taming]'") from error
-    return load_file(path)
-
-
-def _fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """The package cuts VGG-16 into slices whose layers keep torchvision's numbers."""
-    convolutions = {f"features.{name.split('.')[-1]}": m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
-    wanted = {f"{name}.{part}": getattr(m, part) for name, m in convolutions.items() for part in ("weight", "bias")}
-    wrong = sorted(name for name, p in wanted.items() if name not in state or state[name].shape != p.shape)
-    if wrong:
-        raise ValueError(f"{path} is not torchvision's VGG-16: it lacks {', '.join(wrong)}, or holds them in another shape")
-    for name, parameter in wanted.items():
-        parameter.data.copy_(state[name])
+def _fill(network: nn.Module, path: Path, name: str) -> None:
+    """The package cuts a network into slices whose layers keep torchvision's numbers."""
+    layers = {key.split(".")[-1]: module for key, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    wanted = {f"{number}.{part}": getattr(layer, part) for number, layer in layers.items() for part in ("weight", "bias")}
+    for key, value in convolutions(path, name, wanted).items():
+        wanted[key].data.copy_(value)

@@ -33,6 +33,8 @@ class Ladder:
         dropout: of the residual blocks.
         convolved: whether a 3x3 convolution accompanies each change of resolution.
         extra: how many blocks a level the decoder has more; 1 in the published code, 0 in the paper's table.
+        group: the fewest channels in a group of the norms; at 1 they have the published 32 groups at any width. The published networks' narrowest groups, at
+            128 channels, have 4.
     """
 
     channels: int = 128
@@ -42,6 +44,7 @@ class Ladder:
     dropout: float = 0.0
     convolved: bool = True
     extra: int = 1
+    group: int = 1
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -60,19 +63,25 @@ class Ladder:
 
 
 class Norm(nn.GroupNorm):
-    """Group norm of 32 groups.
+    """Group norm of 32 groups, or of as many as have enough channels each.
+
+    A group of one channel takes its mean away, and with it all that an even map says: behind the decoder's last norm, how bright or how red a smooth square is.
 
     Args:
         channels: C.
+        group: the fewest channels in a group; 1 for 32 groups whatever C, as published.
 
     Raises:
-        ValueError: 32 does not divide the channels.
+        ValueError: the number of groups does not divide the channels, or a group would have no channel.
     """
 
-    def __init__(self, channels: int) -> None:
-        if channels % GROUPS:
-            raise ValueError(f"the norms have {GROUPS} groups, so {GROUPS} must divide the number of channels; got {channels}")
-        super().__init__(GROUPS, channels, eps=1e-6)
+    def __init__(self, channels: int, group: int = 1) -> None:
+        if group < 1:
+            raise ValueError(f"a group of a norm has at least one channel, got group={group}: pass 1 for the published {GROUPS} groups")
+        groups = GROUPS if group == 1 else min(GROUPS, max(1, channels // group))
+        if channels % groups:
+            raise ValueError(f"the norms have {groups} groups, so {groups} must divide the number of channels; got {channels}")
+        super().__init__(groups, channels, eps=1e-6)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """The normalised map."""
@@ -87,12 +96,13 @@ class Residual(nn.Module):
         inputs: channels in.
         outputs: channels out.
         dropout: before the second convolution.
+        group: the fewest channels in a group of the norms.
     """
 
-    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0) -> None:
+    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0, group: int = 1) -> None:
         super().__init__()
-        self.norm1, self.conv1 = Norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = Norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm1, self.conv1 = Norm(inputs, group), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = Norm(outputs, group), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
@@ -107,11 +117,12 @@ class Attention(nn.Module):
 
     Args:
         channels: C.
+        group: the fewest channels in a group of the norm.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, group: int = 1) -> None:
         super().__init__()
-        self.norm, self.qkv, self.out = Norm(channels), nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        self.norm, self.qkv, self.out = Norm(channels, group), nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """What each site reads from all others, added to it."""
@@ -162,14 +173,14 @@ class Level(nn.Module):
         outputs: channels out.
         blocks: how many residual blocks.
         attends: whether attention follows each block.
-        dropout: of the blocks.
+        ladder: what all blocks share, dropout and groups.
         resample: the step to the next level; None at the last.
     """
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, attends: bool, dropout: float, resample: nn.Module | None) -> None:
+    def __init__(self, inputs: int, outputs: int, blocks: int, attends: bool, ladder: Ladder, resample: nn.Module | None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Residual(inputs if i == 0 else outputs, outputs, dropout) for i in range(blocks))
-        self.attention = nn.ModuleList(Attention(outputs) if attends else nn.Identity() for _ in range(blocks))
+        self.blocks = nn.ModuleList(Residual(inputs if i == 0 else outputs, outputs, ladder.dropout, ladder.group) for i in range(blocks))
+        self.attention = nn.ModuleList(Attention(outputs, ladder.group) if attends else nn.Identity() for _ in range(blocks))
         self.resample = nn.Identity() if resample is None else resample
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
@@ -179,9 +190,10 @@ class Level(nn.Module):
         return self.resample(x)
 
 
-def middle(channels: int, dropout: float) -> nn.Sequential:
+def middle(channels: int, ladder: Ladder) -> nn.Sequential:
     """The bottom of the ladder: residual block, attention, residual block."""
-    return nn.Sequential(Residual(channels, channels, dropout), Attention(channels), Residual(channels, channels, dropout))
+    shared = (channels, channels, ladder.dropout, ladder.group)
+    return nn.Sequential(Residual(*shared), Attention(channels, ladder.group), Residual(*shared))
 
 
 class Encoder(Described, nn.Module):
@@ -201,9 +213,9 @@ class Encoder(Described, nn.Module):
         self.levels = nn.ModuleList()
         for i, (a, b) in enumerate(zip((ladder.channels, *widths), widths, strict=False)):
             down = Downsample(b, ladder.convolved) if i + 1 < len(widths) else None
-            self.levels.append(Level(a, b, ladder.blocks, i in ladder.attention, ladder.dropout, down))
-        self.middle = middle(widths[-1], ladder.dropout)
-        self.norm, self.last = Norm(widths[-1]), nn.Conv2d(widths[-1], features, 3, padding=1)
+            self.levels.append(Level(a, b, ladder.blocks, i in ladder.attention, ladder, down))
+        self.middle = middle(widths[-1], ladder)
+        self.norm, self.last = Norm(widths[-1], ladder.group), nn.Conv2d(widths[-1], features, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F h w"]:
         """The map.
@@ -244,12 +256,12 @@ class Decoder(Described, nn.Module):
         super().__init__()
         widths = ladder.widths
         self.first = nn.Conv2d(features, widths[-1], 3, padding=1)
-        self.middle = middle(widths[-1], ladder.dropout)
+        self.middle = middle(widths[-1], ladder)
         self.levels = nn.ModuleList()
         for i, (a, b) in enumerate(zip((*widths[1:], widths[-1]), widths, strict=True)):
             up = Upsample(b, ladder.convolved) if i else None
-            self.levels.append(Level(a, b, ladder.blocks + ladder.extra, i in ladder.attention, ladder.dropout, up))
-        self.norm, self.last = Norm(widths[0]), nn.Conv2d(widths[0], outputs, 3, padding=1)
+            self.levels.append(Level(a, b, ladder.blocks + ladder.extra, i in ladder.attention, ladder, up))
+        self.norm, self.last = Norm(widths[0], ladder.group), nn.Conv2d(widths[0], outputs, 3, padding=1)
 
     def forward(self, maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B C H W"]:
         """The images."""

@@ -163,16 +163,21 @@ class Critic(nn.Module):
         self.network, self.game = network, games.game(game)
         self.weight, self.ramp, self.lecam, self.renewed = weight or AdaptiveWeight(), ramp or Ramp(), lecam, renewed
 
+    def _logits(self, x: Tensor) -> Tensor:
+        """In float32 or better: under autocast the network gives sixteen bits, too few for a mean of them or a running mean."""
+        logits = self.network(x)
+        return logits if logits.dtype.itemsize > 2 else logits.float()
+
     def against(self, model: LatentVariableModel, reconstruction: Tensor, x_hat: Tensor, step: int) -> Turn:
         """The generator's side, with a gradient in x_hat; its loss names whom it moves, so that nothing of it stays in the critic."""
-        adversarial, ramp = self.game.generator(self.network(x_hat)), self.ramp(step)
+        adversarial, ramp = self.game.generator(self._logits(x_hat)), self.ramp(step)
         weight = self.weight(reconstruction, adversarial, model, len(x_hat))
         metrics = {"adversarial": adversarial.detach(), "lambda": weight, "ramp": torch.full_like(weight, ramp)}
         return Turn(ramp * weight * adversarial, weight, metrics)
 
     def judgement(self, x: Tensor, x_hat: Tensor, weight: Tensor | None) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """The critic's loss on images and reconstructions, scalars to log, and the statistics of its regulariser."""
-        real, made = self.network(x), self.network(x_hat.detach())
+        real, made = self._logits(x), self._logits(x_hat.detach())
         loss = self.game.critic(real, made)
         if self.game.zero_sum and weight is not None:
             loss = weight * loss

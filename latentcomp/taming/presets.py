@@ -61,6 +61,8 @@ class Size:
         blocks: residual blocks a level.
         critic: channels behind the critic's first convolution.
         critic_layers: its convolutions of stride 2.
+        group: the fewest channels in a group of the networks' norms; 1 for the published 32 groups at any width. Below 128 channels give 4, which at 128 and
+            more is the published network: with 32 groups, those of narrow networks hold one channel, whose mean they take away.
     """
 
     image: Sequence[int] = (3, 256, 256)
@@ -72,6 +74,7 @@ class Size:
     blocks: int = 2
     critic: int = 64
     critic_layers: int = 3
+    group: int = 1
 
     @property
     def stride(self) -> int:
@@ -116,7 +119,7 @@ def paper(size: Size | None = None, distance: nn.Module | str | Path | None = No
         ValueError: the stride does not divide the image.
     """
     size = size or Size()
-    ladder = Ladder(size.channels, size.multipliers, blocks=1, attention=(), extra=0)
+    ladder = Ladder(size.channels, size.multipliers, blocks=1, attention=(), extra=0, group=size.group)
     critic = Critic(PatchCritic(size.image[0], size.critic, size.critic_layers), "min_max", AdaptiveWeight(1.0, 1e-6, math.inf), Ramp(start))
     return _preset(size, ladder, PerceptualEnergy(_distance(distance, LPIPS), 1.0, pixel_weight=0.0), (1.0, 1.0), critic)
 
@@ -130,7 +133,7 @@ def taming(size: Size | None = None, distance: nn.Module | str | Path | None = N
         start: ``disc_start``.
     """
     size = size or Size()
-    ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(len(size.multipliers) - 1,))
+    ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(len(size.multipliers) - 1,), group=size.group)
     critic = Critic(PatchCritic(size.image[0], size.critic, size.critic_layers), "hinge", AdaptiveWeight(), Ramp(start), renewed=True)
     return _preset(size, ladder, PerceptualEnergy(_distance(distance, DropoutLPIPS), 1.0), (0.25, 1.0), critic)
 
@@ -145,7 +148,7 @@ def modern(size: Size | None = None, distance: nn.Module | str | Path | None = N
         restart: codes assigned less often than so many times a step, in running mean, move onto encoder outputs; well below B N / K.
     """
     size = size or Size()
-    ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0)
+    ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0, group=size.group)
     network = PatchCritic(size.image[0], size.critic, size.critic_layers, group_norm)
     critic = Critic(network, "hinge", AdaptiveWeight(), Ramp(start, start // 2, start // 4), LeCAM())
     return _preset(size, ladder, PerceptualEnergy(_distance(distance, LPIPS), 1.0), (1.0, 0.25), critic, restart)
@@ -161,7 +164,7 @@ def gflownet_em(size: Size | None = None, likelihood: Likelihood | None = None, 
         warm: steps of vector quantisation before, whose codes the policy learns meanwhile (:class:`~latentcomp.learners.warm_start.WarmStart`).
     """
     size, likelihood = size or Size(), likelihood or Laplace(0.1, learned=True)
-    ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0)
+    ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0, group=size.group)
     model, _ = backbone(size, ladder, likelihood, restart=0.01)
     reader = SiteEncoder(Encoder(size.image[0], size.features, ladder), size.features, size.features)
     quantiser = StraightThrough(NearestCode(nn.Sequential(reader, nn.Linear(size.features, size.width))))

@@ -5,7 +5,7 @@ model p(x, z|c) = p(z|c) p(x|z), whose z stands in the order in which the transf
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -196,7 +196,7 @@ def build_condition(config: Config, first_stage: FirstStage, state: dict[str, Te
     stage = node(value, f"{config.kind}.params.cond_stage_config")
     if stage.kind in KINDS:
         return first_stage_from(stage, state, "cond_stage_model.")
-    known = {
+    known: dict[str, Callable[[], nn.Module]] = {
         "Labelator": lambda: Labels(stage["n_classes"]),
         "CoordStage": lambda: Coordinates(stage["n_embed"], stage["down_factor"]),
         "SOSProvider": lambda: StartCode(stage.get("sos_token", 0)),

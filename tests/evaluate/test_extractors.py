@@ -95,6 +95,16 @@ def test_images_that_are_too_small_or_have_other_channels_are_refused(tmp_path, 
         extractor(torch.zeros(1, 2, 64, 64))
 
 
+def test_alexnet_s_lpips_knows_its_own_least_size(tmp_path, unchecked):
+    pytest.importorskip("lpips")
+    distance = AlexLPIPS(saved(features("alexnet"), tmp_path / "alexnet.pth"))
+    assert distance(torch.rand(2, 3, 31, 40), torch.rand(2, 3, 31, 40)).isfinite().all()
+    with pytest.raises(ValueError, match="AlexNet wants images of at least 31 x 31 pixels, got 30 x 31"):
+        distance(torch.rand(1, 3, 30, 31), torch.rand(1, 3, 30, 31))
+    with pytest.raises(ValueError, match="AlexNet wants images of 3 channels"):
+        distance(torch.rand(1, 1, 64, 64), torch.rand(1, 1, 64, 64))
+
+
 def test_an_own_classifier_has_logits():
     class Two(torch.nn.Module):
         def forward(self, x):

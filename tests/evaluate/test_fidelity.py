@@ -27,12 +27,14 @@ def measured(x, y, size=2, **distances):
 
 
 def ssim(x: np.ndarray, y: np.ndarray) -> float:
-    """Wang et al. (2004) of one channel in [-1, 1]: a Gaussian window of 11 x 11 with deviation 1.5 around each pixel, the image mirrored at its borders."""
-    x, y = (np.pad(image, 5, mode="reflect") for image in (x, y))
+    """Wang et al. (2004) of one channel in [-1, 1], on the published scale, where black is 0 and white 1: a Gaussian window of 11 x 11 with deviation 1.5
+    around each pixel, the image mirrored at its borders.
+    """
+    x, y = (np.pad((image + 1) / 2, 5, mode="reflect") for image in (x, y))
     at = np.arange(-5, 6)
     window = np.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
     window /= window.sum()
-    c1, c2, values = (0.01 * 2) ** 2, (0.03 * 2) ** 2, []
+    c1, c2, values = 0.01**2, 0.03**2, []
     for i in range(x.shape[0] - 10):
         for j in range(x.shape[1] - 10):
             a, b = x[i : i + 11, j : j + 11], y[i : i + 11, j : j + 11]

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from latentcomp.batch import Batch
 from latentcomp.evaluate.neighbours import nearest, novelty, small_pixels
@@ -25,6 +27,27 @@ def test_against_a_search_by_hand(size):
     assert torch.allclose(found.distances, expected.values[:, :3], atol=1e-5)
     assert torch.equal(found.positions, expected.indices[:, :3] + 100)
     assert torch.equal(found.images, x[expected.indices[:, :3]])
+
+
+def test_no_image_is_copied_for_each_query():
+    """Of a batch's images only the k nearest are gathered: memory is that of Q k images, not of Q times the batch."""
+
+    class Largest(TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            for tensor in tree_leaves(made):
+                if isinstance(tensor, torch.Tensor):
+                    Largest.bytes = max(Largest.bytes, tensor.untyped_storage().nbytes())
+            return made
+
+    queries, k = images(20, 0), 2
+    given = batches(images(300, 1), 100)
+    with Largest():
+        nearest(queries, given, k)
+    one = 3 * 8 * 8 * 4
+    assert Largest.bytes <= max(2 * k * len(queries), 300) * one  # batches share the storage of all 300
 
 
 def test_own_features_decide():

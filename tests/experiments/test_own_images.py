@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from PIL import Image
 
 from experiments import settings
 from experiments.execute import plain
-from experiments.own_images import first_stage, judges, priors, second_stage, small
+from experiments.own_images import first_stage, judges, priors, second_stage
 from experiments.own_images import plain as plain_preset
 from experiments.own_images.board import Board, grid
 from experiments.own_images.run import Means, Run
 from experiments.own_images.stopping import Stopping
 from latentcomp.nn.unet import Norm
+from latentcomp.pretrained import from_pretrained, save_pretrained
 from tests.pictures import folder, truncated
 
 SMALL = ("crop=16", "codes=32", "features=32", "multipliers=[1,1,1]", "data.view.crops=4", "data.parts.test=0.2", "budget.size=8")
@@ -100,14 +102,36 @@ def test_samples_are_cut_as_asked(finished):
 
 def test_small_networks_see_colours():
     """Thirty-two groups of one channel take the mean of each away: the last norm gives the same for any two even squares."""
-    model, learner = plain_preset.plain(plain_preset.Size(image=(3, 16, 16), multipliers=(1, 1, 1), features=32))
-    last = model.decoder.decoder.norm
     even = torch.randn(2, 32, 1, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 4, 4)
-    assert last(even).abs().max() < 1e-2
-    small.regrouped(plain_preset.Preset(model, learner))
-    assert (last(even)[0] - last(even)[1]).abs().max() > 1
+    size = plain_preset.Size(image=(3, 16, 16), multipliers=(1, 1, 1), features=32)
+    blind, (model, learner) = plain_preset.plain(replace(size, group=1)).model, plain_preset.plain(size)
+    assert blind.decoder.decoder.norm(even).abs().max() < 1e-2
+    seen = model.decoder.decoder.norm(even)
+    assert (seen[0] - seen[1]).abs().max() > 1
     norms = [module for part in (model, learner) for module in part.modules() if isinstance(module, Norm)]
-    assert {module.num_channels // module.num_groups for module in norms} == {8}
+    assert {module.num_channels // module.num_groups for module in norms} == {4}
+
+
+def test_small_networks_are_published_and_loaded_as_they_are(tmp_path):
+    model, learner = plain_preset.plain(plain_preset.Size(image=(3, 16, 16), multipliers=(1, 2), features=32))
+    loaded, x = from_pretrained(save_pretrained(tmp_path, model, learner.posterior)), torch.rand(2, 3, 16, 16) * 2 - 1
+    z = learner.posterior.eval()(model.eval(), x).mode
+    assert torch.equal(loaded.posterior(loaded.model, x).mode, z)
+    assert torch.equal(loaded.model.log_joint(x, z), model.log_joint(x, z))
+    assert str(loaded.model) == str(model)
+
+
+@pytest.mark.parametrize("preset", ["modern", "taming", "paper"])
+def test_at_the_published_width_the_norms_are_the_published_ones(preset):
+    presets = pytest.importorskip("latentcomp.taming.presets")
+    node = OmegaConf.to_container(config("first_stage", f"preset={preset}", "preset.size.channels=128", *SMALL).preset, resolve=True)
+    size = presets.Size(**{key: value for key, value in node["size"].items() if key != "_target_"})
+    with torch.device("meta"):
+        model, learner = getattr(presets, preset)(size, torch.nn.PairwiseDistance(), 0)
+        ours, published = (str(net) for net in (model.decoder, getattr(presets, preset)(replace(size, group=1), torch.nn.PairwiseDistance(), 0).model.decoder))
+    norms = [module for part in (model, learner.posterior) for module in part.modules() if isinstance(module, Norm)]
+    assert {module.num_groups for module in norms} == {32}
+    assert ours == published
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_where_it_would_have(root, finished, tmp_path):
@@ -213,7 +237,7 @@ def test_tensorboard_gets_numbers_and_pictures(tmp_path, monkeypatch):
 @pytest.mark.parametrize("preset", ["modern", "taming", "paper"])
 def test_presets_with_a_critic_are_found(preset):
     presets = pytest.importorskip("latentcomp.taming.presets")
-    node = OmegaConf.to_container(config("first_stage", f"preset={preset}", "weights=FOLDER", *SMALL).preset.preset, resolve=True)
+    node = OmegaConf.to_container(config("first_stage", f"preset={preset}", "weights=FOLDER", *SMALL).preset, resolve=True)
     assert node.pop("_target_") == f"latentcomp.taming.presets.{preset}"
     assert node["distance"] == "FOLDER/vgg16_features.safetensors"
     distance = torch.nn.PairwiseDistance()  # in LPIPS's place, whose weights need not be here

@@ -1,8 +1,11 @@
 """The patch critic: its published size, its receptive field, its norms."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from latentcomp.nn.critic import ActNorm, PatchCritic, group_norm
 
@@ -41,6 +44,27 @@ def test_actnorm_is_set_by_its_first_batch_in_training():
     again = ActNorm(4)
     again.load_state_dict(norm.state_dict())
     assert torch.equal(again(2 * x), norm(2 * x))
+
+
+def test_actnorm_reads_its_state_from_the_device_once():
+    class Reads(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            Reads.count += function is torch.ops.aten._local_scalar_dense.default
+            return function(*args, **(kwargs or {}))
+
+    norm, x = ActNorm(4).train(), torch.randn(8, 4, 6, 6)
+    norm(x)
+    again = copy.deepcopy(norm)
+    with Reads():
+        norm(x), again(x)
+        assert Reads.count == 0
+        again.load_state_dict(ActNorm(4).state_dict())  # begins anew, so it must look
+        begun = again(x)
+        again(x), again.eval()(x)
+        assert Reads.count == 1
+    torch.testing.assert_close(begun.mean((0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])

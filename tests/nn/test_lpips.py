@@ -116,6 +116,13 @@ def test_other_weights_are_refused(tmp_path):
         LPIPS(tmp_path / "other.pth")
 
 
+def test_a_missing_file_says_what_to_give(tmp_path):
+    pytest.importorskip("lpips")
+    for kind in (LPIPS, DropoutLPIPS):
+        with pytest.raises(FileNotFoundError, match=r"there are no weights at .*nothing.pth: give a file of torchvision's network"):
+            kind(tmp_path / "nothing.pth")
+
+
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(ImportError, match=r"pip install 'latentcomp\[taming\]'"):

@@ -64,6 +64,16 @@ def test_sizes_that_do_not_divide_are_refused(unchecked):
 def test_the_groups_must_share_the_channels():
     with pytest.raises(ValueError, match="32 must divide the number of channels; got 48"):
         Norm(48)
+    with pytest.raises(ValueError, match="have 25 groups, so 25 must divide the number of channels; got 102"):
+        Norm(102, 4)
+    with pytest.raises(ValueError, match="at least one channel, got group=0: pass 1 for the published 32 groups"):
+        Norm(32, 0)
+
+
+def test_groups_have_as_many_channels_as_are_asked_for_and_are_at_most_thirty_two():
+    assert [Norm(channels, 4).num_groups for channels in (4, 32, 64, 128, 256)] == [1, 8, 16, 32, 32]
+    assert {norm.num_groups for half in networks(Ladder(32, (1, 2), 1, (1,), group=4)) for norm in half.modules() if isinstance(norm, Norm)} == {8, 16}
+    assert {norm.num_groups for half in networks() for norm in half.modules() if isinstance(norm, Norm)} == {32}
 
 
 def test_channels_last_gives_the_same_numbers():

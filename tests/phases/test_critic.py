@@ -130,3 +130,20 @@ def test_a_decoder_that_does_not_say_its_last_layer_is_refused():
 def test_an_unknown_loss_is_refused():
     with pytest.raises(ValueError, match="there is no critic loss 'wgan'; known: hinge"):
         Critic(network(), "wgan")
+
+
+@pytest.mark.parametrize("lecam", [None, LeCAM(0.1)])
+def test_logits_of_sixteen_bits_are_judged_in_full_precision(lecam):
+    """The losses are those of the rounded logits, but computed in float32; what comes in double precision stays so."""
+    net, x, x_hat = network().float(), X.float(), X.float().flip(0)
+    critic, model = Critic(net, "non_saturating", FixedWeight(1.0), lecam=lecam), tiny_model()
+    with torch.autocast("cpu", torch.bfloat16):
+        real, made = net(x), net(x_hat)
+        loss, metrics, rows = critic.judgement(x, x_hat, None)
+        turn = critic.against(model, loss, x_hat, 0)
+    assert real.dtype == torch.bfloat16
+    expected = critic.game.critic(real.float(), made.float()) + (0 if lecam is None else lecam(real.float(), made.float()))
+    assert torch.equal(loss, expected)
+    assert torch.equal(turn.metrics["adversarial"], critic.game.generator(made.float()))
+    assert {value.dtype for value in (loss, turn.value, *metrics.values(), *rows.values())} == {torch.float32}
+    assert Critic(network()).judgement(X, X.flip(0), None)[0].dtype == torch.float64
