@@ -20,7 +20,7 @@ TRAINED = [table for table in settings.tables() if table != "gradients"]  # that
 ROWS = [(table, row) for table in TRAINED for row in settings.table(table)["rows"]]
 SMALL_MNIST = ("budget.validation=20", "budget.test=4", "budget.look_images=4", "budget.dreams=4")
 MNIST = {"mnist": SMALL_MNIST, "collapse": SMALL_MNIST[:3]}  # by budget: what makes the table's data small
-TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2")
+TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2", "log.tensorboard=false", "log.pictures=false")
 
 
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: str(value))
@@ -32,7 +32,7 @@ def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch, tmp_path
     small = (*small, f"data.root={small_mnist.write(tmp_path)}") if small else ()
     config = settings.row(table, row, "smoke", 0, (*TINY, *small))
     steps = []
-    records, pictures = get_method(config.procedure)(config, row, steps.append)
+    records, pictures = get_method(config.procedure)(config, row, steps.append, tmp_path)
     values = {record["metric"]: record["value"] for record in records}
     assert steps == list(range(1, config.batches + 1))
     assert {record["row"] for record in records} == {row}
