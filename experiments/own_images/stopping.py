@@ -31,8 +31,8 @@ class Stopping:
         value = self.sign * look[self.metric]
         if not math.isfinite(value) and self.best == math.inf:
             raise FloatingPointError(
-                f"{self.metric} is {look[self.metric]} at the look after step {look.get('step', 0):.0f}, and no look before it was finite, so there is no state "
-                "to keep: lower optimizer.lr, or watch another number of a look"
+                f"{self.metric} is {look[self.metric]} at the look after step {look.get('step', 0):.0f}, and no look before it was finite, so no state is "
+                "kept: lower optimizer.lr, or watch another number of a look"
             )
         self.since = 0 if value < self.best else self.since + 1
         self.best = min(value, self.best)
