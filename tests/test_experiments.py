@@ -6,13 +6,14 @@ import signal
 
 import pytest
 import torch
-from hydra.utils import get_method
+from hydra.utils import get_method, instantiate
 
 from experiments import settings, tune
 from experiments.execute import build, execute, plain
 from experiments.reproduce import parsed, reproduce
 from experiments.results import Folder, OtherVersion
 from latentcomp.checkpoints import Checkpoints
+from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.signals import Interrupted
 from tests import small_mnist
 
@@ -42,6 +43,17 @@ def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch, tmp_path
         assert values["own_bound"] - values["exact_nll"] == pytest.approx(values["kl_q_p"], abs=1e-6)
     assert len(pictures["curve"]) == config.batches
     json.dumps(records, allow_nan=False)
+
+
+def test_measures_of_images_are_added_to_a_row_by_name():
+    config = settings.composed(["+also=images"])
+    also = instantiate(config.also)
+    assert isinstance(also, ImageMeasures)
+    data, model, learner, *_ = build(config)
+    found = also(model, learner, data._replace(test=data.test[:8]))
+    assert {"psnr", "ssim", "l1", "code_usage", "code_perplexity"} <= found.keys()
+    assert "also" in plain(config)
+    assert settings.composed([]).also is None
 
 
 @pytest.mark.parametrize("table", settings.tables())
