@@ -35,7 +35,7 @@ def frozen_model(seed: int, budget: str) -> LatentVariableModel:
 
 def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains a policy on the frozen model, keeps the state of the best validation KL, and judges it on the test images."""
-    model = frozen_model(config.seed, "smoke" if config.budget.updates < 100 else "cpu")
+    model = frozen_model(config.seed, config.budget.frozen)
     torch.manual_seed(config.seed)
     data, learner = instantiate(config.data), instantiate(config.learner)
     learner.seed = config.seed

@@ -24,7 +24,7 @@ from latentcomp.train import fit
 CHUNK = 200  # images encoded at a time
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains, and counts codes on the validation images at each look."""
     made = build(config)
     model, learner, budget = made.model, made.learner, made.budget
@@ -36,8 +36,8 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
         seconds += time.perf_counter() - start
         used, _ = judged(made, made.data.validation)
         curve.append({"step": step, "val_nll": 100 * (1 - used.used), "seconds": seconds})
-        if states is not None:
-            checkpoint.save(states, {"model": model, "learner": learner, "optimizer": made.descent.optimizer})
+        if folder is not None:
+            checkpoint.save(folder / "last.pt", {"model": model, "learner": learner, "optimizer": made.descent.optimizer})
         progress(step)
         start = time.perf_counter()
     used, nll = judged(made, made.data.validation)

@@ -50,7 +50,7 @@ def _enlarged(x: Tensor, side: int) -> Tensor:
     return 2 * interpolate(x, size=(side, side), mode="bilinear").expand(-1, 3, -1, -1).contiguous() - 1
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Trains the preset of a row, and measures its reconstructions of test images."""
     torch.manual_seed(config.seed)
     data, preset = instantiate(config.data), instantiate(config.preset)
@@ -68,8 +68,8 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
         look = time.perf_counter()
         l1 = judged(preset, average, lambda: _l1(data.validation, reconstructions(preset, data.validation, size)[0]).mean())
         curve.append({"step": step, "val_nll": float(l1), "seconds": look - start - looking} | {key: float(value) for key, value in metrics.items()})
-        if states is not None:
-            checkpoint.save(states, {"model": model, "learner": learner, "optimizer": descending.optimizer})
+        if folder is not None:
+            checkpoint.save(folder / "last.pt", {"model": model, "learner": learner, "optimizer": descending.optimizer})
         progress(step)
         looking += time.perf_counter() - look
     seconds = time.perf_counter() - start - looking

@@ -89,7 +89,8 @@ def _pictures(folder: Path, results: tables.Results) -> dict[str, bytes]:
     found: dict[str, bytes | None] = {"Summary, means and 95 % intervals over seeds": figures.summary(results.records, spec)}
     if "pictures" in spec:
         found["Training curves"] = figures.curves(runs, spec)
-        return {shows: data for shows, data in (found | {title: data for title, _, data in get_method(spec["pictures"])(runs, spec)}).items() if data}
+        own = {title: data for title, _, data in get_method(spec["pictures"])(runs, spec)} if spec["pictures"] else {}
+        return {shows: data for shows, data in (found | own).items() if data}
     found |= {
         "Training curves, on validation images": figures.curves(runs, spec),
         "Reconstructions": figures.reconstructions(runs, spec),

@@ -61,9 +61,9 @@ def codes_nll(prior: Prior, z: Tensor, draws: int = 8, seed: int = 0) -> Tensor:
     return -p.bound(z.expand(draws, *z.shape), Noise(seed, 0, torch.arange(len(z), device=z.device))).mean(0)
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, states: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Learns the prior, keeps the state of the best validation NLL, and judges it on the codes of the test images."""
-    first = first_stage(config.seed, "smoke" if config.budget.updates < 100 else "cpu", config.sites, config.codes)
+    first = first_stage(config.seed, config.budget.first, config.sites, config.codes)
     torch.manual_seed(config.seed)
     prior = instantiate(config.prior)
     model, learner = second_stage(copy.deepcopy(first.model), prior), SecondStage(copy.deepcopy(first.posterior), instantiate(config.objective))
@@ -87,8 +87,8 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
                     best, kept = nll, copy.deepcopy(prior.state_dict())
             prior.train()
             curve.append({"step": step, "val_nll": nll, "seconds": look - start - looking} | {key: float(value) for key, value in metrics.items()})
-            if states is not None:
-                checkpoint.save(states, {"model": model, "learner": learner, "optimizer": descending.optimizer})
+            if folder is not None:
+                checkpoint.save(folder / "last.pt", {"model": model, "learner": learner, "optimizer": descending.optimizer})
             progress(step)
             looking += time.perf_counter() - look
     seconds = time.perf_counter() - start - looking

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from hydra.utils import get_method
+from hydra.utils import get_method, instantiate
 
 from experiments import settings, tune
 from experiments.execute import build, execute, plain
@@ -14,6 +14,7 @@ from experiments.report import SHOWN
 from experiments.reproduce import parsed, reproduce
 from experiments.results import Folder, OtherVersion
 from latentcomp.checkpoints import Checkpoints
+from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.signals import Interrupted
 from tests import small_mnist
 
@@ -21,7 +22,7 @@ TRAINED = [table for table in settings.tables() if table != "gradients"]  # that
 ROWS = [(table, row) for table in TRAINED for row in settings.table(table)["rows"]]
 SMALL_MNIST = ("budget.validation=20", "budget.test=4", "budget.look_images=4", "budget.dreams=4")
 MNIST = {"mnist": SMALL_MNIST, "collapse": SMALL_MNIST[:3]}  # by budget: what makes the table's data small
-TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2")
+TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2", "log.tensorboard=false", "log.pictures=false")
 
 
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: str(value))
@@ -33,7 +34,7 @@ def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch, tmp_path
     small = (*small, f"data.root={small_mnist.write(tmp_path)}") if small else ()
     config = settings.row(table, row, "smoke", 0, (*TINY, *small))
     steps = []
-    records, pictures = get_method(config.procedure)(config, row, steps.append)
+    records, pictures = get_method(config.procedure)(config, row, steps.append, tmp_path)
     values = {record["metric"]: record["value"] for record in records}
     assert steps == list(range(1, config.batches + 1))
     assert {record["row"] for record in records} == {row}
@@ -44,6 +45,17 @@ def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch, tmp_path
     assert len(pictures["curve"]) == config.batches
     assert pictures.keys() >= set(settings.table(table).get("shows", SHOWN)), "the report would find the run damaged"
     json.dumps(records, allow_nan=False)
+
+
+def test_measures_of_images_are_added_to_a_row_by_name():
+    config = settings.composed(["+also=images"])
+    also = instantiate(config.also)
+    assert isinstance(also, ImageMeasures)
+    data, model, learner, *_ = build(config)
+    found = also(model, learner, data._replace(test=data.test[:8]))
+    assert {"psnr", "ssim", "l1", "code_usage", "code_perplexity"} <= found.keys()
+    assert "also" in plain(config)
+    assert settings.composed([]).also is None
 
 
 @pytest.mark.parametrize("table", settings.tables())

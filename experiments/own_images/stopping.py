@@ -24,10 +24,16 @@ class Stopping:
 
         Raises:
             ValueError: a look has no such number; lists those it has.
+            FloatingPointError: it is not finite in the first look, so that there is no state to keep; names the look.
         """
         if self.metric not in look:
             raise ValueError(f"watched={self.metric} is no number of a look; those are {', '.join(sorted(look))}")
         value = self.sign * look[self.metric]
+        if not math.isfinite(value) and self.best == math.inf:
+            raise FloatingPointError(
+                f"{self.metric} is {look[self.metric]} at the look after step {look.get('step', 0):.0f}, and no look before it was finite, so no state is "
+                "kept: lower optimizer.lr, or watch another number of a look"
+            )
         self.since = 0 if value < self.best else self.since + 1
         self.best = min(value, self.best)
         return self.since == 0

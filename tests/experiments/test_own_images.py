@@ -19,6 +19,7 @@ from experiments.own_images.run import Means, Run
 from experiments.own_images.stopping import Stopping
 from latentcomp.nn.unet import Norm
 from latentcomp.pretrained import from_pretrained, save_pretrained
+from latentcomp.taming import presets
 from tests.pictures import folder, truncated
 
 SMALL = ("crop=16", "codes=32", "features=32", "multipliers=[1,1,1]", "data.view.crops=4", "data.parts.test=0.2", "budget.size=8")
@@ -194,6 +195,15 @@ def test_stopping_waits_and_knows_what_is_better():
         Stopping("lpips").better({"psnr": 1.0, "l1": 0.0})
 
 
+@pytest.mark.parametrize(("metric", "bad"), [("l1", float("nan")), ("l1", float("inf")), ("psnr", float("nan"))])
+def test_a_first_look_that_is_not_finite_is_named(metric, bad):
+    with pytest.raises(FloatingPointError, match=rf"{metric} is {bad} at the look after step 40, and no look before it was finite"):
+        Stopping(metric).better({metric: bad, "step": 40})
+    stopping = Stopping(metric)
+    assert stopping.better({metric: 1.0, "step": 40})
+    assert not stopping.better({metric: float("nan"), "step": 80}), "a later one is only no better"
+
+
 def test_a_run_stops_early_with_the_best_state(tmp_path):
     options = config("first_stage", "budget.updates=100", "budget.every=1", "patience=3")
     run, kept = Run(options, tmp_path, 10, {}), []
@@ -236,7 +246,6 @@ def test_tensorboard_gets_numbers_and_pictures(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("preset", ["modern", "taming", "paper"])
 def test_presets_with_a_critic_are_found(preset):
-    presets = pytest.importorskip("latentcomp.taming.presets")
     node = OmegaConf.to_container(config("first_stage", f"preset={preset}", "weights=FOLDER", *SMALL).preset, resolve=True)
     assert node.pop("_target_") == f"latentcomp.taming.presets.{preset}"
     assert node["distance"] == "FOLDER/vgg16_features.safetensors"
