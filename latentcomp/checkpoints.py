@@ -11,6 +11,7 @@ refused by name, and the run falls back to the one before.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -71,6 +72,7 @@ class Checkpoints:
         if keep < 2:
             raise ValueError(f"keep at least two checkpoints, so that a damaged one has another before it; got keep={keep}")
         self.folder, self.keep, self.about = Path(folder), keep, json.loads(json.dumps(dict(about or {})))
+        self._damaged: set[Path] = set()
         if processes.rank() == 0:
             self._open()
 
@@ -124,14 +126,17 @@ class Checkpoints:
             message = f"{place} could not be written ({error.strerror or error}); the checkpoints before it are whole. The run goes on and tries again"
             warnings.warn(message, CheckpointWarning, stacklevel=2)
             return False
-        self._prune()
+        self._prune(place)
         return True
 
-    def _prune(self) -> None:
-        paths = self.paths()
-        scores = {path: score for path in paths if (score := _score(path)) is not None}
-        best = min(scores, key=lambda path: (scores[path], path)) if scores else None
-        for path in paths[self.keep :]:
+    def _prune(self, written: Path) -> None:
+        """Deletes what is damaged, the abandoned future of a run that fell back, and what is older than the latest without being the best."""
+        self._damaged.discard(written)
+        for path in self.paths():
+            if path > written or path in self._damaged:
+                self._discard(path)
+        best = self.best()
+        for path in self.paths()[self.keep :]:
             if path != best:
                 self._discard(path)
 
@@ -166,6 +171,7 @@ class Checkpoints:
                 return read(path)
             except DamagedCheckpoint as error:
                 damaged.append(str(error))
+                self._damaged.add(path)
                 warnings.warn(f"{error}. The one before it is used, if there is one", CheckpointWarning, stacklevel=3)
         if damaged:
             raise DamagedCheckpoint(f"all checkpoints in {self.folder} are damaged: {'; '.join(damaged)}. Delete them to begin anew")
@@ -173,7 +179,7 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """The checkpoint of the best score."""
-        scores = {path: score for path in self.paths() if (score := _score(path)) is not None}
+        scores = {path: score for path in self.paths() if path not in self._damaged and (score := _score(path)) is not None}
         return min(scores, key=lambda path: (scores[path], path)) if scores else None
 
 
@@ -271,10 +277,12 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _score(path: Path) -> float | None:
+    """None, too, where it is not finite, since nothing is smaller than nan."""
     try:
-        return _manifest(path)["score"]
+        score = _manifest(path)["score"]
     except DamagedCheckpoint:
         return None
+    return score if score is not None and math.isfinite(score) else None
 
 
 def _checksum(body: object) -> str:
