@@ -25,6 +25,7 @@ from latentcomp.noise import Noise
 from latentcomp.posteriors.exact import Exact
 from latentcomp.posteriors.posterior import Posterior
 from latentcomp.priors import Prior
+from latentcomp.signals import interruptible
 from latentcomp.train import NonFiniteLoss
 
 Progress = Callable[[int], None]
@@ -63,8 +64,13 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
 
     Raises:
         NonFiniteLoss: names the step, the learner, the term and the batch, which the folder holds.
-        Interrupted: a signal asked the run to end; it has saved.
+        Interrupted: a signal asked the run to end; it has saved. Outside training it ends at once, in training after its step.
     """
+    with interruptible(folder is not None):
+        return _executed(config, row, progress, folder)
+
+
+def _executed(config: DictConfig, row: str, progress: Progress, folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     made = fabric(config)
     data, model, learner, descending, budget = build(config)
     data = on_device(data, made)

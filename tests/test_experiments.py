@@ -181,3 +181,16 @@ def test_a_stopped_run_goes_on_and_its_log_has_every_step_once(tmp_path):
     assert "6,val_nll," in logs[0]
     assert len(list((tmp_path / "stopped" / "images").glob("*.png"))) == 3
     assert list((tmp_path / "stopped" / "states").glob("*/tensorboard/events*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_while_a_run_is_judged_ends_it_with_the_documented_code_and_it_goes_on(number, tmp_path, monkeypatch):
+    config, handler, steps = settings.row("digits", "vq_ema", "smoke", 0, TINY), signal.getsignal(number), []
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.execute.judge", lambda *_: os.kill(os.getpid(), number))
+        with pytest.raises(Interrupted, match=f"{number.name} came outside training; all training is saved") as caught:
+            execute(config, "vq_ema", folder=tmp_path)
+    assert caught.value.code == 75
+    assert signal.getsignal(number) is handler
+    assert execute(config, "vq_ema", steps.append, tmp_path)[0]
+    assert steps == []
