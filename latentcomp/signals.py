@@ -26,6 +26,10 @@ class Interrupted(SystemExit):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str]]:
+        """From one process to another."""
+        return type(self), (self.message,)
+
 
 class Signals:
     """``with Signals() as signals:`` listens; ``signals.asked()`` says whether to end.
