@@ -1,5 +1,6 @@
 """One run: a configuration in, records and pictures out."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +118,11 @@ class Watcher:
         if self.log is not None:
             self.log.look(step, {"val_nll": look["val_nll"], "perplexity": now.perplexity, "used": now.used})
             image = grid(self.model, self.learner, self.images[:8])
-            save(image, self.folder / "images" / f"step-{step:09d}.png")
+            path = self.folder / "images" / f"step-{step:09d}.png"
+            try:
+                save(image, path)
+            except OSError as error:
+                warnings.warn(f"{path} could not be written ({error.strerror or error}); the run goes on without it", stacklevel=2)
             self.log.picture(step, "images", image)
 
 

@@ -1,5 +1,6 @@
 """Every row composes and runs; the command line says what exists; a table resumes, and refuses another version's folder."""
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from experiments.reproduce import parsed, reproduce
 from experiments.results import Folder, OtherVersion
 from latentcomp.checkpoints import Checkpoints
 from latentcomp.signals import Interrupted
+from latentcomp.train import NonFiniteLoss
 from tests import small_mnist
 
 TRAINED = [table for table in settings.tables() if table != "gradients"]  # that one measures a frozen model; tests/experiments/test_gradients.py
@@ -158,6 +160,19 @@ def test_a_run_that_diverges_keeps_its_checkpoints_and_the_batch(tmp_path):
     assert (kept["step"], kept["learner"], kept["term"]) == (1, "StraightThrough", "VQ")
     assert kept["batch"]["x"].shape == (20, 1, 8, 8)
     assert kept["states"]["learner"].keys() >= {"_extra_state"}
+
+
+def test_a_full_disk_neither_hides_what_diverged_nor_ends_a_run_for_an_image(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    small = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2", "log.tensorboard=false")
+    monkeypatch.setattr("experiments.machine.save_data", full)
+    with pytest.raises(NonFiniteLoss, match=r"step 1;.* could not be written to .*non_finite-0\.pt .*No space left"):
+        execute(settings.row("digits", "vq_ema", "smoke", 0, (*small, "optimizer.lr=1e30")), "vq_ema", folder=tmp_path)
+    monkeypatch.setattr("experiments.execute.save", full)
+    with pytest.warns(UserWarning, match=r"step-00000000[12]\.png could not be written \(No space left on device\); the run goes on"):
+        assert execute(settings.row("digits", "vq_ema", "smoke", 0, small), "vq_ema", folder=tmp_path)[0]
 
 
 def test_a_stopped_run_goes_on_and_its_log_has_every_step_once(tmp_path):
