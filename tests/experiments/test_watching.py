@@ -107,7 +107,7 @@ def test_tensorboard_on_a_full_disk_warns_and_goes_on_when_it_can(tmp_path):
         steps(log, 1, 1), log.state_dict()
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (60, limits[1]))
-        with pytest.warns(UserWarning, match="cannot be written .*; TensorBoard lacks some steps"):
+        with pytest.warns(UserWarning, match="cannot be written .*; TensorBoard lacks some steps"):  # noqa: PT031
             for step in range(2, 5):
                 steps(log, step, step), log.state_dict()
                 log.picture(step, "images", torch.rand(1, 4, 4))
