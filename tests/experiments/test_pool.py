@@ -7,7 +7,7 @@ from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 import pytest
 
 from experiments import pool
-from experiments.reproduce import parsed, reproduce
+from experiments.reproduce import _failed, parsed, reproduce
 from latentcomp.signals import INTERRUPTED, Interrupted
 
 
@@ -60,23 +60,14 @@ def test_an_interruption_is_still_one_when_it_comes_from_another_process():
     assert (error.code, str(error)) == (INTERRUPTED, "saved")
 
 
-@pytest.mark.parametrize(
-    ("results", "code"),
-    [
-        ([Interrupted("saved"), Interrupted("saved")], INTERRUPTED),
-        ([Interrupted("saved"), ValueError("x")], "error: these runs failed"),
-        ([KeyboardInterrupt()], INTERRUPTED),
-    ],
-    ids=lambda value: None,
-)
-def test_the_exit_code_of_a_table_that_was_stopped(results, code, monkeypatch, tmp_path):
-    def side_by_side(*_):
-        for number, result in enumerate(results):
-            if isinstance(result, KeyboardInterrupt):
-                raise result
-            yield number, result
+def test_the_exit_code_of_a_table_that_was_stopped(monkeypatch, tmp_path):
+    def stopped(*_):
+        raise KeyboardInterrupt
+        yield
 
-    monkeypatch.setattr(pool, "side_by_side", side_by_side)
-    with pytest.raises(SystemExit) as caught:
+    monkeypatch.setattr(pool, "side_by_side", stopped)
+    with pytest.raises(Interrupted, match="stopped; the runs that are done are kept"):
         reproduce(parsed(["digits", "budget=smoke", "seeds=1", f"outputs={tmp_path}"]))
-    assert caught.value.code == code if code == INTERRUPTED else str(caught.value.code).startswith(code)
+    one, other = ("a", Interrupted("saved")), ("b", ValueError("x"))
+    assert _failed([one, one]).code == INTERRUPTED
+    assert str(_failed([one, other]).code).startswith("error: these runs failed")
