@@ -1,5 +1,6 @@
 """One run: a configuration in, records and pictures out."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from latentcomp.noise import Noise
 from latentcomp.posteriors.exact import Exact
 from latentcomp.posteriors.posterior import Posterior
 from latentcomp.priors import Prior
+from latentcomp.signals import interruptible
 from latentcomp.train import NonFiniteLoss
 
 Progress = Callable[[int], None]
@@ -63,8 +65,13 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
 
     Raises:
         NonFiniteLoss: names the step, the learner, the term and the batch, which the folder holds.
-        Interrupted: a signal asked the run to end; it has saved.
+        Interrupted: a signal asked the run to end; it has saved. Outside training it ends at once, in training after its step.
     """
+    with interruptible(folder is not None):
+        return _executed(config, row, progress, folder)
+
+
+def _executed(config: DictConfig, row: str, progress: Progress, folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     made = fabric(config)
     data, model, learner, descending, budget = build(config)
     data = on_device(data, made)
@@ -111,7 +118,11 @@ class Watcher:
         if self.log is not None:
             self.log.look(step, {"val_nll": look["val_nll"], "perplexity": now.perplexity, "used": now.used})
             image = grid(self.model, self.learner, self.images[:8])
-            save(image, self.folder / "images" / f"step-{step:09d}.png")
+            path = self.folder / "images" / f"step-{step:09d}.png"
+            try:
+                save(image, path)
+            except OSError as error:
+                warnings.warn(f"{path} could not be written ({error.strerror or error}); the run goes on without it", stacklevel=2)
             self.log.picture(step, "images", image)
 
 

@@ -82,11 +82,15 @@ def _writers(config: DictConfig, folder: Path) -> dict[str, Writer]:
 
 
 def keep_failure(error: NonFiniteLoss, model: LatentVariableModel, learner: Learner, folder: Path | None) -> NonFiniteLoss:
-    """Saves the batch that a run stopped at, with the states that it met, and says where."""
+    """Saves the batch that a run stopped at, with the states that it met, and says where, or why it could not: the error that stopped the run comes first."""
     if folder is None or error.batch is None:
         return error
     path = folder / f"non_finite-{processes.rank()}.pt"
     batch = {key: value.cpu() for key, value in error.batch._asdict().items() if isinstance(value, torch.Tensor)}
     states = {"model": model.state_dict(), "learner": learner.state_dict()}
-    save_data(path, {"step": error.step, "learner": error.learner, "term": error.term, "batch": batch, "states": states})
-    return NonFiniteLoss(f"{error}. The batch and the states that it met are in {path}", error.step, error.learner, error.term, error.batch)
+    try:
+        save_data(path, {"step": error.step, "learner": error.learner, "term": error.term, "batch": batch, "states": states})
+        kept = f"The batch and the states that it met are in {path}"
+    except (OSError, RuntimeError) as failure:  # torch makes a RuntimeError of a full disk
+        kept = f"The batch and the states that it met could not be written to {path} ({failure})"
+    return NonFiniteLoss(f"{error}. {kept}", error.step, error.learner, error.term, error.batch)

@@ -7,8 +7,9 @@ import math
 import multiprocessing
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from queue import Empty
 from typing import Any
 
@@ -52,7 +53,8 @@ def side_by_side(
 ) -> Iterator[tuple[int, Any]]:
     """Calls ``function(*job)`` for each job in processes, under a progress bar with the time left, and yields (number of the job, result) as they end.
 
-    A job that raises yields its exception in place of a result; the others go on.
+    A job that raises yields its exception in place of a result; the others go on. Where the caller stops, by Ctrl-C or otherwise, no other job begins, and
+    those that are running are waited for: Ctrl-C has reached them, too, and they save themselves.
 
     Args:
         function: importable by name.
@@ -67,15 +69,27 @@ def side_by_side(
         workers = max(1, min(len(jobs), os.cpu_count() or 1))
         with ProcessPoolExecutor(workers, context, _initialise, (queue,)) as pool, _bar() as bar:
             task = bar.add_task(f"{done} of {done + len(jobs)} runs", total=sum(steps))
-            futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
-            waiting: set[Future[Any]] = set(futures)
-            while waiting:
-                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            left, running, total = deque(enumerate(jobs)), dict[Future[Any], int](), done + len(jobs)
+            while left or running:
+                while left and len(running) < workers:  # none waits in the pool, which would begin it even after Ctrl-C
+                    number, job = left.popleft()
+                    running[_submitted(pool, function, job)] = number
+                finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 bar.advance(task, _drained(queue))
                 for future in finished:
-                    done += 1
-                    bar.update(task, description=f"{done} of {done + len(waiting) + len(finished) - 1} runs, last: {names[futures[future]]}")
-                    yield futures[future], future.exception() or future.result()
+                    number, done = running.pop(future), done + 1
+                    bar.update(task, description=f"{done} of {total} runs, last: {names[number]}")
+                    yield number, future.exception() or future.result()
+
+
+def _submitted(pool: Executor, function: Callable[..., Any], job: tuple[Any, ...]) -> Future[Any]:
+    """A pool that has lost a process takes no more jobs; they end with its error."""
+    try:
+        return pool.submit(function, *job)
+    except BrokenExecutor as error:
+        future: Future[Any] = Future()
+        future.set_exception(error)
+        return future
 
 
 def _bar() -> Progress:

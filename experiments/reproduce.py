@@ -19,6 +19,7 @@ from experiments import pool, settings
 from experiments.execute import plain
 from experiments.report import write as write_report
 from experiments.results import Folder
+from latentcomp.signals import Interrupted
 
 
 class Request(NamedTuple):
@@ -85,6 +86,7 @@ def reproduce(request: Request) -> Path:
 
     Raises:
         SystemExit: runs failed (they are named, the others are kept), or the folder is of another version.
+        Interrupted: Ctrl-C, or a signal to each of the runs that did not end; the same command goes on.
     """
     start = time.monotonic()
     spec = settings.table(request.name)
@@ -101,20 +103,31 @@ def reproduce(request: Request) -> Path:
     groups = _groups(missing, "together" in spec)
     jobs = [(request.name, row, request.budget, numbers, request.overrides, folder.path) for row, numbers in groups]
     names = [f"{row}, seed {', '.join(map(str, numbers))}" for row, numbers in groups]
-    failures = []
+    failures: list[tuple[str, BaseException]] = []
     steps = [configs[row].batches for row, _ in groups]
-    for number, result in pool.side_by_side(several, jobs, names, steps, len(runs) - len(missing)):
-        if isinstance(result, BaseException):
-            failures.append(f"  {names[number]}: {type(result).__name__}: {result}")
-        else:
-            row, numbers = groups[number]
-            known |= {(row, seed): records for seed, records in zip(numbers, result, strict=True)}
+    try:
+        for number, result in pool.side_by_side(several, jobs, names, steps, len(runs) - len(missing)):
+            if isinstance(result, BaseException):
+                failures.append((names[number], result))
+            else:
+                row, numbers = groups[number]
+                known |= {(row, seed): records for seed, records in zip(numbers, result, strict=True)}
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the runs that are done are kept, and the same command goes on from there") from None
     if failures:
-        raise SystemExit("error: these runs failed; the others are kept, and the same command tries these again:\n" + "\n".join(failures))
+        raise _failed(failures)
     folder.collect([record for run in runs for record in known[run] or []])
     folder.open(meta | {"minutes": (time.monotonic() - start) / 60, "runs_made": len(missing)})
     write_report(folder.path)
     return folder.path
+
+
+def _failed(failures: list[tuple[str, BaseException]]) -> SystemExit:
+    """With the code of an interruption where nothing else happened."""
+    lines = "\n".join(f"  {name}: {type(error).__name__}: {error}" for name, error in failures)
+    if all(isinstance(error, Interrupted) for _, error in failures):
+        return Interrupted(f"these runs were stopped; the others are kept, and the same command goes on with these:\n{lines}")
+    return SystemExit(f"error: these runs failed; the others are kept, and the same command tries these again:\n{lines}")
 
 
 def _seeded(config: DictConfig, seed: int) -> DictConfig:
@@ -130,6 +143,10 @@ def _command(request: Request) -> str:
 
 
 if __name__ == "__main__":
-    where = reproduce(parsed(sys.argv[1:]))
+    try:
+        where = reproduce(parsed(sys.argv[1:]))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        raise
     print((where / "table.md").read_text())
     print(f"written to {where}: table.md, table.tex, results.json, meta.json, report.html")

@@ -11,6 +11,7 @@ refused by name, and the run falls back to the one before.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -71,6 +72,7 @@ class Checkpoints:
         if keep < 2:
             raise ValueError(f"keep at least two checkpoints, so that a damaged one has another before it; got keep={keep}")
         self.folder, self.keep, self.about = Path(folder), keep, json.loads(json.dumps(dict(about or {})))
+        self._damaged: set[Path] = set()
         if processes.rank() == 0:
             self._open()
 
@@ -102,14 +104,19 @@ class Checkpoints:
             score: the smaller the better; the best is kept.
 
         Returns:
-            Whether it was written.
+            Whether it was written, the same for every process.
 
         Raises:
             TypeError: a state holds something that ``weights_only=True`` would not read again; names it.
         """
+        with processes.Together() as said:
+            said.number = int(self._written(step, parts, score))
+        return bool(said.numbers[0])
+
+    def _written(self, step: int, parts: Mapping[str, Stateful], score: float | None) -> bool:
         place, unfinished = self.folder / f"step-{step:09d}", self.folder / f".step-{step:09d}.part"
         try:
-            whole = {name: part.state_dict() for name, part in parts.items()}  # by every process: a state may be put together from those of all
+            whole = _states(parts)
             if processes.rank():
                 return True
             tensors, states = _divided(whole, {name for name, part in parts.items() if isinstance(part, nn.Module)})
@@ -122,16 +129,19 @@ class Checkpoints:
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             message = f"{place} could not be written ({error.strerror or error}); the checkpoints before it are whole. The run goes on and tries again"
-            warnings.warn(message, CheckpointWarning, stacklevel=2)
+            warnings.warn(message, CheckpointWarning, stacklevel=3)
             return False
-        self._prune()
+        self._prune(place)
         return True
 
-    def _prune(self) -> None:
-        paths = self.paths()
-        scores = {path: score for path in paths if (score := _score(path)) is not None}
-        best = min(scores, key=lambda path: (scores[path], path)) if scores else None
-        for path in paths[self.keep :]:
+    def _prune(self, written: Path) -> None:
+        """Deletes what is damaged, the abandoned future of a run that fell back, and what is older than the latest without being the best."""
+        self._damaged.discard(written)
+        for path in self.paths():
+            if path > written or path in self._damaged:
+                self._discard(path)
+        best = self.best()
+        for path in self.paths()[self.keep :]:
             if path != best:
                 self._discard(path)
 
@@ -148,14 +158,19 @@ class Checkpoints:
 
         Raises:
             DamagedCheckpoint: there are checkpoints, and all are damaged.
-            ValueError: the checkpoint is of another run, or holds other parts.
+            ValueError: the checkpoint is of another run, holds other parts, or is not the one that the other processes find.
         """
-        found = self.latest()
-        if found is None:
-            return None
-        if found.about != self.about:
-            raise ValueError(f"{found.path} is of another run: {_difference(found.about, self.about)}. Give another folder, or the settings it was made with")
-        give(found, parts)
+        with processes.Together() as said:
+            found = self.latest()
+            if found is not None and found.about != self.about:
+                difference = _difference(found.about, self.about)
+                raise ValueError(f"{found.path} is of another run: {difference}. Give another folder, or the settings it was made with")
+            said.number = 0 if found is None else 1 + found.step
+        if len(set(said.numbers)) > 1:
+            finds = ", ".join(f"process {rank} {f'that of step {number - 1}' if number else 'none'}" for rank, number in enumerate(said.numbers))
+            raise ValueError(f"the processes find different checkpoints in {self.folder}: {finds}. Give a folder that all machines share, or empty them all")
+        if found is not None:
+            give(found, parts)
         return found
 
     def latest(self) -> Found | None:
@@ -166,6 +181,7 @@ class Checkpoints:
                 return read(path)
             except DamagedCheckpoint as error:
                 damaged.append(str(error))
+                self._damaged.add(path)
                 warnings.warn(f"{error}. The one before it is used, if there is one", CheckpointWarning, stacklevel=3)
         if damaged:
             raise DamagedCheckpoint(f"all checkpoints in {self.folder} are damaged: {'; '.join(damaged)}. Delete them to begin anew")
@@ -173,7 +189,7 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """The checkpoint of the best score."""
-        scores = {path: score for path in self.paths() if (score := _score(path)) is not None}
+        scores = {path: score for path in self.paths() if path not in self._damaged and (score := _score(path)) is not None}
         return min(scores, key=lambda path: (scores[path], path)) if scores else None
 
 
@@ -214,6 +230,20 @@ def give(found: Found, parts: Mapping[str, Stateful]) -> None:
         raise ValueError(f"{found.path} holds {sorted(found.states)}, but {sorted(parts)} were asked for")
     for name, part in parts.items():
         part.load_state_dict(found.states[name])
+
+
+def _states(parts: Mapping[str, Stateful]) -> dict[str, dict[str, Any]]:
+    """Asked for by every process, and of every part even where one fails, since a state may be put together from those of all processes."""
+    states: dict[str, dict[str, Any]] = {}
+    failures: list[OSError] = []
+    for name, part in parts.items():
+        try:
+            states[name] = part.state_dict()
+        except OSError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return states
 
 
 def _divided(whole: Mapping[str, dict[str, Any]], modules: set[str]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -271,10 +301,12 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _score(path: Path) -> float | None:
+    """None, too, where it is not finite, since nothing is smaller than nan."""
     try:
-        return _manifest(path)["score"]
+        score = _manifest(path)["score"]
     except DamagedCheckpoint:
         return None
+    return score if score is not None and math.isfinite(score) else None
 
 
 def _checksum(body: object) -> str:

@@ -1,11 +1,13 @@
 """Signals that ask a run to end: it ends its step, saves, and exits with a code that says so.
 
 SIGTERM comes from ``kill``, batch systems and torchrun, SIGINT from Ctrl-C, SIGUSR1 from SLURM some time before it takes the machine away
-(``#SBATCH --signal=B:USR1@120``). A second SIGINT ends the run at once, as Ctrl-C always does.
+(``#SBATCH --signal=USR1@120``). A second SIGINT ends the run at once, as Ctrl-C always does.
 """
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from latentcomp import processes
@@ -23,6 +25,10 @@ class Interrupted(SystemExit):
 
     def __str__(self) -> str:
         return self.message
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str]]:
+        """From one process to another."""
+        return type(self), (self.message,)
 
 
 class Signals:
@@ -58,3 +64,28 @@ class Signals:
     def asked(self) -> bool:
         """Whether a signal came, to this process or to any other of the run: the same answer for all of them, so that all end after the same step."""
         return processes.any_of(self.received is not None)
+
+
+@contextmanager
+def interruptible(listens: bool = True) -> Iterator[None]:
+    """What a run does before and after its training, when all that there is to save is saved: a signal ends it at once. Training inside it listens for itself.
+
+    Args:
+        listens: False where nothing is saved, so that signals do what they always did. It listens to none outside the main thread, either.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    if not listens or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _end) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(f"{signal.Signals(number).name} came outside training; all training is saved: the same command goes on from there")

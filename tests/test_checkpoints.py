@@ -53,6 +53,31 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert other["rest"].values["nested"][0]["a"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("odd", [float("nan"), -float("inf")])
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path, odd):
+    checkpoints = Checkpoints(tmp_path)
+    for step, score in ((1, odd), (2, 1.0), (3, 2.0), (4, odd), (5, 3.0)):
+        checkpoints.save(step, parts(step), score)
+    assert checkpoints.best() == tmp_path / "step-000000002"
+    assert [read(path).step for path in checkpoints.paths()] == [5, 4, 2]
+
+
+@pytest.mark.parametrize("steps", [(5, 6), (8, 9), (9, 10)])
+def test_after_a_fall_back_what_is_saved_is_kept_and_nothing_damaged_takes_its_place(tmp_path, steps):
+    for step, score in ((4, 1.0), (7, 0.5), (8, None)):
+        Checkpoints(tmp_path, keep=3).save(step, parts(step), score)
+    for step in (7, 8):
+        flipped(tmp_path / f"step-{step:09d}" / "weights.safetensors", 0.9)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.warns(CheckpointWarning, match="is damaged"):
+        assert checkpoints.restore(parts()).step == 4
+    for step in steps:
+        assert checkpoints.save(step, parts(step), 2.0)
+    assert [read(path).step for path in checkpoints.paths()] == [*steps[::-1], 4]
+    other = parts()
+    assert Checkpoints(tmp_path).restore(other).step == other["rest"].values["value"] == steps[-1]
+
+
 def test_anyone_can_read_the_weights(tmp_path):
     Checkpoints(tmp_path).save(1, parts(4.0))
     assert load_file(tmp_path / "step-000000001" / "weights.safetensors")["model/0.bias"].tolist() == [4.0, 4.0]

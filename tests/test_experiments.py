@@ -1,5 +1,6 @@
 """Every row composes and runs; the command line says what exists; a table resumes, and refuses another version's folder."""
 
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from experiments.results import Folder, OtherVersion
 from latentcomp.checkpoints import Checkpoints
 from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.signals import Interrupted
+from latentcomp.train import NonFiniteLoss
 from tests import small_mnist
 
 TRAINED = [table for table in settings.tables() if table != "gradients"]  # that one measures a frozen model; tests/experiments/test_gradients.py
@@ -174,6 +176,19 @@ def test_a_run_that_diverges_keeps_its_checkpoints_and_the_batch(tmp_path):
     assert kept["states"]["learner"].keys() >= {"_extra_state"}
 
 
+def test_a_full_disk_neither_hides_what_diverged_nor_ends_a_run_for_an_image(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    small = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2", "log.tensorboard=false")
+    monkeypatch.setattr("experiments.machine.save_data", full)
+    with pytest.raises(NonFiniteLoss, match=r"step 1;.* could not be written to .*non_finite-0\.pt .*No space left"):
+        execute(settings.row("digits", "vq_ema", "smoke", 0, (*small, "optimizer.lr=1e30")), "vq_ema", folder=tmp_path)
+    monkeypatch.setattr("experiments.execute.save", full)
+    with pytest.warns(UserWarning, match=r"step-00000000[12]\.png could not be written \(No space left on device\); the run goes on"):
+        assert execute(settings.row("digits", "vq_ema", "smoke", 0, small), "vq_ema", folder=tmp_path)[0]
+
+
 def test_a_stopped_run_goes_on_and_its_log_has_every_step_once(tmp_path):
     small = ("budget.updates=6", "budget.every=2", "budget.size=20", "budget.prior_updates=2")
     config = settings.row("digits", "gflownet_em", "smoke", 0, small)
@@ -195,3 +210,16 @@ def test_a_stopped_run_goes_on_and_its_log_has_every_step_once(tmp_path):
     assert "6,val_nll," in logs[0]
     assert len(list((tmp_path / "stopped" / "images").glob("*.png"))) == 3
     assert list((tmp_path / "stopped" / "states").glob("*/tensorboard/events*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_while_a_run_is_judged_ends_it_with_the_documented_code_and_it_goes_on(number, tmp_path, monkeypatch):
+    config, handler, steps = settings.row("digits", "vq_ema", "smoke", 0, TINY), signal.getsignal(number), []
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.execute.judge", lambda *_: os.kill(os.getpid(), number))
+        with pytest.raises(Interrupted, match=f"{number.name} came outside training; all training is saved") as caught:
+            execute(config, "vq_ema", folder=tmp_path)
+    assert caught.value.code == 75
+    assert signal.getsignal(number) is handler
+    assert execute(config, "vq_ema", steps.append, tmp_path)[0]
+    assert steps == []

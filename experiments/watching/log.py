@@ -7,7 +7,8 @@ holds every step once, and the CSV of a run that was killed is byte for byte tha
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,7 +149,7 @@ class CSV:
 
 
 class TensorBoard:
-    """Event files for ``tensorboard --logdir``.
+    """Event files for ``tensorboard --logdir``. Where the disk is full they lose steps, and a new file is begun once it is not: the CSV has them all.
 
     Args:
         folder: where they go.
@@ -167,22 +168,35 @@ class TensorBoard:
 
     def write(self, rows: Sequence[Row]) -> None:
         """Scalars."""
-        writer = self._open()
-        for step, name, value in rows:
-            writer.add_scalar(name, value, step)
+        with self._surviving():
+            writer = self._open()
+            for step, name, value in rows:
+                writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Tensor) -> None:
         """An image."""
-        self._open().add_image(name, image.clamp(0, 1), step)
+        with self._surviving():
+            self._open().add_image(name, image.clamp(0, 1), step)
 
     def mark(self) -> int:
         """Writes out the queue; TensorBoard itself drops what a purge names."""
-        self._open().flush()
+        with self._surviving():
+            self._open().flush()
         return 0
 
     def cut(self, mark: int, step: int) -> None:
         """Tells TensorBoard that steps after this one are made again."""
-        self._open(step + 1)
+        with self._surviving():
+            self._open(step + 1)
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """A writer whose thread has met an error raises it for ever, so it is given up."""
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            warnings.warn(f"{self.folder} cannot be written ({error.strerror or error}); TensorBoard lacks some steps", stacklevel=4)
 
 
 class WandB:

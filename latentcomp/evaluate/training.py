@@ -1,6 +1,7 @@
 """How every learner is trained and selected: for a number of batches, with looks at validation images, of which the best is kept."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from torch.optim import Optimizer
 
@@ -30,7 +31,7 @@ def train(
     """Trains within the budget and leaves model and learner in the state of the best validation look.
 
     With checkpoints, a run that was killed goes on where it last saved, and ends bit for bit where it would have ended; SIGTERM, SIGINT and SIGUSR1 let it
-    finish its step, save and exit.
+    finish its step, save and exit. Without checkpoints it listens to no signal.
 
     Args:
         model: theta.
@@ -52,7 +53,7 @@ def train(
     run = Run(model, learner, data, descent, budget, machine)
     start = run.restored()
     batches = data.batches(budget.size, budget.updates, seed).after(start)
-    with Signals() as signals:
+    with Signals() if machine.checkpoints is not None else nullcontext() as signals:
         for step, metrics in enumerate(fit(model, learner, batches, descent.optimizer, machine.accumulate, descent.clip, machine.fabric), start + 1):
             run.advance()
             run.pause()
@@ -62,10 +63,16 @@ def train(
                 machine.log(step, metrics)
             if look and watch:
                 watch(step, look)
-            asked = machine.checkpoints is not None and signals.asked()
+            asked = signals is not None and signals.asked()
             if looks or asked or (machine.every and step % machine.every == 0):
                 run.save(step, look["val_nll"] if look else None)
-            if asked:
-                raise Interrupted(f"{signals.reason} after {step} of {budget.updates} batches; saved: the same command goes on from there")
+            if signals is not None and asked:
+                raise _interrupted(signals, step, budget)
             run.resume()
+        if signals is not None and signals.asked():  # while the last step was saved
+            raise _interrupted(signals, budget.updates, budget)
     return run.ended()
+
+
+def _interrupted(signals: Signals, step: int, budget: Budget) -> Interrupted:
+    return Interrupted(f"{signals.reason} after {step} of {budget.updates} batches; saved: the same command goes on from there")

@@ -1,5 +1,9 @@
 """Logs that hold every step once, and grids."""
 
+import resource
+import time
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,7 @@ from PIL import Image
 
 from experiments.watching.grids import grid, save
 from experiments.watching.log import CSV, Log, TensorBoard
+from tests.faults.victims import forked, waited
 from tests.learners.contract import X, made
 
 
@@ -90,3 +95,29 @@ def test_a_grid_shows_images_reconstructions_and_dreams_and_changes_nothing(name
     assert torch.equal(image, grid(model, learner, X[:4]))
     save(image, tmp_path / "a" / "grid.png")
     assert np.asarray(Image.open(tmp_path / "a" / "grid.png")).shape == (9, 16)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_tensorboard_on_a_full_disk_warns_and_goes_on_when_it_can(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def full():
+        """A file that may not grow stands for a disk that is full."""
+        log = Log({"board": TensorBoard(tmp_path)}, every=1)
+        steps(log, 1, 1), log.state_dict()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60, limits[1]))
+        with pytest.warns(UserWarning, match="cannot be written .*; TensorBoard lacks some steps"):  # noqa: PT031
+            for step in range(2, 5):
+                steps(log, step, step), log.state_dict()
+                log.picture(step, "images", torch.rand(1, 4, 4))
+                time.sleep(0.1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the last writer may have died late
+            steps(log, 5, 5), log.state_dict()
+        steps(log, 6, 7), log.state_dict()
+
+    assert waited(forked(full)) == 0
+    files = [accumulator.EventAccumulator(str(path)).Reload() for path in tmp_path.iterdir()]
+    assert {event.step for file in files if "loss" in file.Tags()["scalars"] for event in file.Scalars("loss")} >= {1, 6, 7}
