@@ -181,7 +181,8 @@ def moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
 class Together:
     """``with Together() as step: ...``: either every process comes through, or all of them stop.
 
-    An error inside it is told to the others, which raise :class:`PeerFailed` with its text.
+    An error inside it is told to the others, which raise :class:`PeerFailed` with its text, once they come to the end of it. Where they wait inside it, in an
+    exchange of their own (:func:`total`, :func:`averaged`) that the failed process never came to, they learn of it only by the timeout of the process group.
 
     Attributes:
         number: what this process says.
