@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.run import _bar, _progress
 from experiments.watching.grids import grid, save
 from experiments.watching.log import CSV, Log, TensorBoard
 from tests.learners.contract import X, made
@@ -90,3 +91,17 @@ def test_a_grid_shows_images_reconstructions_and_dreams_and_changes_nothing(name
     assert torch.equal(image, grid(model, learner, X[:4]))
     save(image, tmp_path / "a" / "grid.png")
     assert np.asarray(Image.open(tmp_path / "a" / "grid.png")).shape == (9, 16)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_process_draws_a_bar(rank, monkeypatch):
+    """The rank is asked for at each step: before the first, nobody has launched the processes."""
+    bar = _bar()
+    move = _progress(bar, bar.add_task("run", total=3))
+    monkeypatch.setattr("latentcomp.processes.rank", lambda: rank)
+    try:
+        move(1), move(2)
+        assert bar.live.is_started == (rank == 0)
+        assert bar.tasks[0].completed == (2 if rank == 0 else 0)
+    finally:
+        bar.live.stop()
