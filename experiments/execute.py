@@ -16,6 +16,7 @@ from experiments.watching.grids import grid, save
 from latentcomp import processes
 from latentcomp.data.split import Split
 from latentcomp.enumeration import all_codes, enumerable
+from latentcomp.evaluate.budget import Log
 from latentcomp.evaluate.collapse import Health, detect_collapse, health
 from latentcomp.evaluate.protocol import Judgement, Measure, default_prior, judge
 from latentcomp.evaluate.training import Budget, Descent, Training, train
@@ -84,7 +85,7 @@ def _executed(config: DictConfig, row: str, progress: Progress, folder: Path | N
             progress(step)
 
     try:
-        training = train(model, learner, data, descending, budget, config.seed, watch, how)
+        training = train(model, learner, data, descending, budget, config.seed, watch, how._replace(log=how.log and Watched(how.log, watcher)))
     except NonFiniteLoss as error:
         raise keep_failure(error, model, learner, folder) from None
     judgement = judge(model, learner, data, budget, config.seed, _prior(config), _proposal(config), instantiate(config.also))
@@ -105,7 +106,7 @@ class Watcher:
     def __init__(self, model: LatentVariableModel, learner: Learner, data: Split, folder: Path | None, log: Any) -> None:
         self.model, self.learner, self.folder, self.log = model, learner, folder, log
         self.images = data.validation[:64]
-        self._best: Health | None = None
+        self.best: Health | None = None
 
     def __call__(self, step: int, look: dict[str, Any]) -> None:
         """A look."""
@@ -113,7 +114,7 @@ class Watcher:
             return
         evaluations = self.model.decoder_evaluations
         now = health(self.model, self.learner.posterior, self.images)
-        self._best = detect_collapse(now, self._best)
+        self.best = detect_collapse(now, self.best)
         self.model.decoder_evaluations = evaluations
         if self.log is not None:
             self.log.look(step, {"val_nll": look["val_nll"], "perplexity": now.perplexity, "used": now.used})
@@ -124,6 +125,31 @@ class Watcher:
             except OSError as error:
                 warnings.warn(f"{path} could not be written ({error.strerror or error}); the run goes on without it", stacklevel=2)
             self.log.picture(step, "images", image)
+
+
+class Watched:
+    """A log that is saved together with what a watcher has seen, so that a run that goes on warns of a collapse as one that was never stopped.
+
+    Args:
+        log: of the run.
+        watcher: whose best health is kept.
+    """
+
+    def __init__(self, log: Log, watcher: Watcher) -> None:
+        self.log, self.watcher = log, watcher
+
+    def __call__(self, step: int, metrics: dict[str, Tensor]) -> None:
+        """The log's own."""
+        self.log(step, metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the log is, and the best health, as plain numbers."""
+        return {"log": self.log.state_dict(), "best": None if self.watcher.best is None else list(self.watcher.best)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to it."""
+        self.log.load_state_dict(state["log"])
+        self.watcher.best = None if state["best"] is None else Health(*state["best"])
 
 
 def _prior(config: DictConfig) -> Callable[[LatentVariableModel], Prior]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from latentcomp import __version__, processes
 from latentcomp.checkpoint import save_data
 from latentcomp.checkpoints import Checkpoints
 from latentcomp.data.split import Split
+from latentcomp.engine import Engine
 from latentcomp.evaluate.training import Machine
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel
@@ -36,16 +38,21 @@ def fabric(config: DictConfig) -> Any:
         return None
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.strategies import DDPStrategy
     except ImportError:
         raise SystemExit("error: other devices, precisions and numbers of processes need Fabric: pip install 'latentcomp[engine]'") from None
-    made = Fabric(accelerator=machine.accelerator, devices=machine.devices, num_nodes=machine.nodes, strategy=machine.strategy, precision=config.precision)
+    settings = {"accelerator": machine.accelerator, "devices": machine.devices, "num_nodes": machine.nodes, "precision": config.precision}
+    made = Fabric(strategy=machine.strategy, **settings)
+    if machine.strategy in ("auto", "ddp") and isinstance(made.strategy, DDPStrategy):  # a process that waits for one that failed gives up in time
+        made = Fabric(strategy=DDPStrategy(timeout=timedelta(seconds=machine.timeout)), **settings)
     made.launch()
     return made
 
 
 def on_device(data: Split, made: Any) -> Split:
-    """The data where Fabric computes."""
-    return data if made is None else data._replace(**{name: part.to(made.device) for name, part in data._asdict().items() if isinstance(part, Tensor)})
+    """The data where Fabric computes, and in its precision."""
+    engine = Engine(made)
+    return data._replace(**{name: engine.placed(part) for name, part in data._asdict().items() if isinstance(part, Tensor)})
 
 
 def digest(identity: Mapping[str, Any]) -> str:

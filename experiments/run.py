@@ -6,13 +6,14 @@ saved, 1 failed (docs/running.md).
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from experiments.results import write_json
@@ -25,7 +26,18 @@ from latentcomp.train import NonFiniteLoss
 
 def _bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TextColumn("left:"), TimeRemainingColumn())
-    return Progress(*columns, disable=processes.rank() > 0)
+    return Progress(*columns)
+
+
+def _progress(bar: Progress, task: TaskID) -> Callable[[int], None]:
+    """Moves the bar, which the first process alone draws, from its first step on: before it, the procedure has not launched the processes."""
+
+    def move(step: int) -> None:
+        if processes.rank() == 0:
+            bar.start()
+            bar.update(task, completed=step)
+
+    return move
 
 
 class Speed(ProgressColumn):
@@ -41,15 +53,17 @@ def run(config: DictConfig) -> None:
     """Trains, judges, writes, prints."""
     choice = HydraConfig.get().runtime.choices["experiment"]
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with _bar() as bar:
-        task = bar.add_task(f"{choice}, seed {config.seed}", total=config.budget.updates)
-        try:
-            records, pictures = get_method(config.procedure)(config, Path(choice).name, lambda step: bar.update(task, completed=step), folder)
-        except NonFiniteLoss as error:
-            raise SystemExit(f"error: {error}") from None
-        except Interrupted as error:
-            bar.console.print(str(error))
-            raise
+    bar = _bar()
+    task = bar.add_task(f"{choice}, seed {config.seed}", total=config.budget.updates)
+    try:
+        records, pictures = get_method(config.procedure)(config, Path(choice).name, _progress(bar, task), folder)
+    except NonFiniteLoss as error:
+        raise SystemExit(f"error: {error}") from None
+    except Interrupted as error:
+        bar.console.print(str(error))
+        raise
+    finally:
+        bar.live.stop()
     if processes.rank() > 0:
         return
     write_json(folder / "results.json", records)

@@ -20,7 +20,7 @@ class Described:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _remembering(cls, cls.__init__)  # type: ignore[method-assign]
 
 
 def nameable(function: Function) -> Function:
@@ -34,11 +34,12 @@ def is_nameable(function: Any) -> bool:
     return "_nameable" in getattr(function, "__dict__", {})
 
 
-def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+def _remembering(kind: type, init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def remembered(self: Any, *arguments: Any, **keywords: Any) -> None:
         # only the outermost class's: a parent's constructor is called with what the child makes of its own arguments
-        self.__dict__.setdefault("_made_with", (init, arguments, keywords))
+        # and the class stands for its constructor, which pickle could not find by its name
+        self.__dict__.setdefault("_made_with", (kind, arguments, keywords))
         init(self, *arguments, **keywords)
 
     return remembered

@@ -60,14 +60,17 @@ class Engine:
             _move_states(optimizers)
         processes.broadcast([tensor for module in (model, learner) for tensor in itertools.chain(module.parameters(), module.buffers())])
 
-    def shared(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, int]]:
+    def shared(self, batches: Iterable[Batch], parts: int = 1) -> Iterator[tuple[Batch, int]]:
         """The rows of each batch that are this process's, on its device, and how many rows the whole batch has.
 
         ``batches`` whose ``share`` method gives a process its rows are asked for it, so that no process loads the others' images; of others, each process
         must be given the same, and takes its part.
 
+        Each process goes on to split its rows into ``parts`` micro-batches. Losses may speak to the other processes (lambda, a shared batch norm), so all
+        must make as many.
+
         Raises:
-            ValueError: a batch has fewer rows than there are processes, or the processes have unequal numbers of batches.
+            ValueError: a batch has fewer rows than there are processes, the processes have unequal numbers of batches, or one has too few rows for its parts.
         """
         count, own = processes.count(), getattr(batches, "share", None)
         source = iter(batches if own is None or count == 1 else own(processes.rank(), count))
@@ -81,7 +84,13 @@ class Engine:
                 if any(said.numbers):
                     raise ValueError(f"the batches of some of the {count} processes have ended, and those of others have not: give each as many")
                 return
-            yield batch, sum(said.numbers) - count
+            rows = [number - 1 for number in said.numbers]
+            if len({min(number, parts) for number in rows}) > 1:
+                raise ValueError(
+                    f"the {count} processes have {rows} rows of this batch, which accumulate={parts} would split into unequal numbers of micro-batches: "
+                    f"use accumulate={min(rows)} or less, or larger batches"
+                )
+            yield batch, sum(rows)
 
     def _placed(self, batch: Batch) -> Batch:
         moved = {name: self.placed(field) for name, field in batch._replace(index=batch.positions)._asdict().items() if field is not None}
@@ -111,9 +120,18 @@ def _part(batch: Batch, rank: int, count: int) -> Batch:
 
 @torch.no_grad()
 def _move_states(optimizers: Sequence[Optimizer]) -> None:
-    """The optimiser's memories follow the parameters that they are of; counters stay where the optimiser put them."""
+    """The optimiser's memories follow the parameters that they are of, by the rule of ``Optimizer.load_state_dict``: its counters of steps stay as they are,
+    unless it counts on the device (``fused``, ``capturable``).
+    """
     for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            for key, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    state[key] = value.to(parameter.device, parameter.dtype)
+        for group in optimizer.param_groups:
+            counts = bool(group.get("fused") or group.get("capturable"))
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
+                state.update({key: _beside(parameter, key, value, counts) for key, value in state.items() if isinstance(value, Tensor)})
+
+
+def _beside(parameter: Tensor, key: str, value: Tensor, counts: bool) -> Tensor:
+    if key == "step":
+        return value.to(parameter.device, torch.float32) if counts else value
+    return value.to(parameter.device, parameter.dtype if value.is_floating_point() else value.dtype)

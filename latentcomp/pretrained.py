@@ -150,8 +150,8 @@ def _arguments(module: nn.Module | Described, where: str) -> dict[str, Any]:
         return _of_torch(module, where)
     if "_made_with" not in module.__dict__:
         return _left_out(type(module))  # it has no constructor of its own
-    init, given, keywords = module.__dict__["_made_with"]
-    bound = inspect.signature(init).bind(module, *given, **keywords)
+    kind, given, keywords = module.__dict__["_made_with"]
+    bound = inspect.signature(kind.__init__).bind(module, *given, **keywords)
     return {key: _now(module, key, value) for key, value in list(bound.arguments.items())[1:]} | _left_out(type(module))
 
 

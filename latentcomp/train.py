@@ -73,15 +73,15 @@ def fit(
     Raises:
         NonFiniteLoss: names the step, the learner, the term and the batch; parameters and state are those of the last good update.
         PeerFailed: another process stopped with an error.
-        ValueError: a parameter that no optimiser holds, a codebook that this learner does not teach, or data the model cannot explain (the first
-            batch is looked at).
+        ValueError: a parameter that no optimiser holds, a codebook that this learner does not teach, data the model cannot explain (the first batch is
+            looked at), or processes that would make unequal numbers of micro-batches.
     """
     optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
     _check_optimizers(model, learner, optimizers)
     _check_codebook(model, learner)
     engine = Engine(fabric)
     engine.place(model, learner, optimizers)
-    for number, (batch, rows) in enumerate(engine.shared(batches)):
+    for number, (batch, rows) in enumerate(engine.shared(batches, accumulate)):
         if number == 0:
             with processes.Together():
                 learner.check(model, batch)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from latentcomp.batch import Batch
+from latentcomp.engine import _move_states
 from latentcomp.train import NonFiniteLoss, fit
 from tests.learners.contract import LEARNERS, X, adam, assert_same, batches, made, state, trained
 
@@ -38,6 +39,28 @@ def test_fabric_s_precision_is_the_model_s():
     model, learner = single("wake_sleep")
     list(fit(model, learner, batches(1), adam(model, learner), fabric=fabric()))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("shape", [(), (1,), (3, 2)])
+def test_an_optimiser_s_memories_follow_its_parameters_and_its_counters_do_not(shape, fused):
+    """As ``Optimizer.load_state_dict`` would have them, of which a parameter without axes, whose counter has the shape of its memories, is the hard case."""
+
+    def stepped() -> torch.optim.Adam:
+        parameter = torch.nn.Parameter(torch.ones(shape))
+        optimizer = torch.optim.Adam([parameter], 0.1, fused=fused)
+        parameter.grad = torch.ones(shape)
+        optimizer.step()
+        parameter.data = parameter.data.double()
+        return optimizer
+
+    ours, theirs = stepped(), stepped()
+    _move_states([ours])
+    theirs.load_state_dict(theirs.state_dict())
+    (own,), (other,) = ours.state.values(), theirs.state.values()
+    assert own.keys() == other.keys() >= {"step", "exp_avg"}
+    assert {key: value.dtype for key, value in own.items()} == {key: value.dtype for key, value in other.items()}
+    assert (own["step"].dtype, own["exp_avg"].dtype) == (torch.float32, torch.float64)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in MIXED else pytest.mark.slow) for name in LEARNERS])

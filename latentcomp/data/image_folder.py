@@ -7,7 +7,7 @@ the same squares. An example is a square: with ``crops`` squares of each picture
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -99,6 +99,12 @@ class FolderSplit(Split):
     """Squares that never change, by which ``compare`` and the tables judge, and batches of squares that do."""
 
     folder: ImageFolder
+
+    def _replace(self, **fields: Any) -> "FolderSplit":
+        """With other tensors; the squares that change are those of the same folder."""
+        other = super()._replace(**fields)
+        other.folder = self.folder
+        return other
 
     def batches(self, size: int, updates: int, seed: int = 0) -> SquareBatches:  # type: ignore[override]
         """Batches of training squares."""

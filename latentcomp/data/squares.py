@@ -67,7 +67,8 @@ class SquareBatches:
         return self.updates - self.start
 
     def __iter__(self) -> Iterator[Batch]:
-        prepared = DataLoader(_Prepared(self), batch_size=None, sampler=range(self.start, self.updates), num_workers=self.workers)
+        own = torch.Generator()  # a loader draws a number as it starts: from the global generator, a run that goes on would draw once more than a whole one
+        prepared = DataLoader(_Prepared(self), batch_size=None, sampler=range(self.start, self.updates), num_workers=self.workers, generator=own)
         for batch, bad in prepared:
             self.pictures.report.update(bad)  # a worker's own report stays in its process
             if batch is not None:

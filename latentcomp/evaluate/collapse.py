@@ -1,10 +1,12 @@
 """Collapse: codes that fall out of use, and posteriors that become sure of one code, seen while a run can still be saved."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentcomp.codes.point import PointCodes
 from latentcomp.evaluate.usage import usage
@@ -33,11 +35,25 @@ class Health(NamedTuple):
 
 @torch.no_grad()
 def health(model: LatentVariableModel, posterior: Posterior, x: Tensor, samples: int = 8) -> Health:
-    """Measured on images ``(B, C, H, W)``, the same draws at every call."""
-    q = posterior(model, x)
-    z = q.sample((samples,), Noise(0, 0, torch.arange(len(x), device=x.device)))
+    """Measured on images ``(B, C, H, W)``, the same draws at every call; networks are in evaluation mode meanwhile, so that no running moments move."""
+    with _evaluating(model, posterior):
+        q = posterior(model, x)
+        z = q.sample((samples,), Noise(0, 0, torch.arange(len(x), device=x.device)))
     uses = usage(z, model.codebook.codes)
     return Health(uses.perplexity, uses.used, None if isinstance(q, PointCodes) else -float(q.log_prob(z).mean()))
+
+
+@contextlib.contextmanager
+def _evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Each module is in the mode that it was in, afterwards."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    try:
+        for network in networks:
+            network.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def detect_collapse(now: Health, best: Health | None = None, least_share: float = 0.5, least_entropy: float = 0.01) -> Health:

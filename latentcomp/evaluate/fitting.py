@@ -6,10 +6,11 @@ learner is judged by how well its own posterior happens to cover.
 """
 
 import copy
+import itertools
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentcomp.data.split import Split
 from latentcomp.model import LatentVariableModel, with_prior
@@ -25,12 +26,13 @@ def fit_prior(
     """The second stage: ``prior`` learns -log p(z) of the codes that the frozen posterior gives (at most 20,000) training images, eight draws of each.
 
     Of the priors passed on the way, the first included, the one with the best loss on codes of (at most 256) validation images is kept.
+    It is moved to where the model lies, and takes the model's precision.
 
     Returns:
         The model under the fitted prior; the given model is left as it was.
     """
     codes, held_out = (_codes(model, posterior, x, seed + part) for part, x in enumerate((data.train[:20_000], data.validation[:256])))
-    optimizer = torch.optim.Adam(prior.parameters(), rate, fused=True)
+    optimizer = torch.optim.Adam(_beside(model, prior).parameters(), rate, fused=True)
     best, kept = float("inf"), prior.state_dict()
     for update in range(updates + 1):
         if update % max(10, updates // 30) == 0 or update == updates:
@@ -45,6 +47,12 @@ def fit_prior(
         optimizer.step()
     prior.load_state_dict(kept)
     return with_prior(model, prior)
+
+
+def _beside(model: LatentVariableModel, part: nn.Module) -> nn.Module:
+    """The part, moved in place to the device and precision of the model, which a run may have put anywhere."""
+    like = next(tensor for tensor in itertools.chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
+    return part.to(like.device, like.dtype)
 
 
 @torch.no_grad()
@@ -62,7 +70,7 @@ def fit_proposal(model: LatentVariableModel, posterior: Posterior, updates: int 
 
     Args:
         model: p(x, z).
-        posterior: learns.
+        posterior: learns; it is moved to where the model lies, and takes the model's precision.
         updates: how many, by Adam under a one-cycle schedule.
         size: B, dreams an update.
         rate: the highest of the learning rates.
@@ -75,7 +83,7 @@ def fit_proposal(model: LatentVariableModel, posterior: Posterior, updates: int 
         ValueError: the likelihood is an unnormalised energy, from which nothing can be dreamt.
     """
     frozen = copy.deepcopy(model).requires_grad_(False)  # whose count of decoder evaluations is the model's no more
-    optimizer = torch.optim.Adam(posterior.parameters(), rate, fused=True)
+    optimizer = torch.optim.Adam(_beside(model, posterior).parameters(), rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates, pct_start=0.1)
     rows = torch.arange(size, device=next(model.decoder.parameters()).device)
     for update in range(updates):

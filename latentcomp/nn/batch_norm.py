@@ -17,7 +17,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         mean, variance, number = moments(x, (0, 2, 3))
         self._remember(mean.flatten(), variance.flatten() * number / (number - 1).clamp_min(1))
         y = (x - mean) * (variance + self.eps).rsqrt()
-        return y * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1) if self.affine else y
+        return (y * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1) if self.affine else y).to(x.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Float[Tensor, " C"], variance: Float[Tensor, " C"]) -> None:

@@ -68,7 +68,8 @@ class AdaptiveWeight(FixedWeight):
                 "property last_weight, or pass FixedWeight(...) to the critic"
             )
         last = model.decoder.last_weight
-        gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (reconstruction, adversarial)]
+        # each loss weighs its rows before it is differentiated: what a shared batch norm sends back from one process to another comes weighed, too
+        gradients = [torch.autograd.grad(loss * rows, last, retain_graph=True)[0] / rows for loss in (reconstruction, adversarial)]
         a, b = processes.averaged(gradients, rows)
         return self.factor * objectives.adaptive_weight(a, b, self.delta, self.ceiling)
 

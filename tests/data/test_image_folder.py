@@ -171,3 +171,20 @@ def test_a_folder_is_a_split_that_the_protocol_trains_on(root):
 def test_bytes_are_kept_and_nothing_larger(root):
     kept = ImageFolder(root, VIEW).pictures["train"].kept
     assert all(image.dtype == torch.uint8 and image.shape == (3, 24, 32) for image, _ in kept)
+
+
+def test_a_split_with_other_tensors_still_knows_its_folder(root):
+    """As when a run moves it to another device or precision."""
+    split = image_split(root, VIEW)
+    other = split._replace(validation=split.validation.double())
+    assert other.validation.dtype == torch.float64
+    assert all(same(a, b) for a, b in zip(split.batches(8, 3), other.batches(8, 3), strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_draw_nothing_from_the_global_generator(root, workers):
+    """Dropout draws from it: a run that goes on starts its batches once more than one that was never stopped, and must not differ by that."""
+    batches = iter(ImageFolder(root, VIEW, workers=workers).batches(8, 3))
+    before = torch.get_rng_state()
+    next(batches)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -39,6 +39,17 @@ def test_health_is_that_of_the_distribution():
     assert health(tiny_model(), Same(p), X) == health(tiny_model(), Same(p), X), "the same draws"
 
 
+def test_a_look_at_the_health_leaves_running_moments_and_modes_alone():
+    model, q = tiny_model(), posterior("nearest_code")
+    q.encoder = torch.nn.Sequential(torch.nn.BatchNorm2d(1), q.encoder).double().train()
+    q.encoder[1].eval()  # a frozen part stays frozen
+    before = {key: value.clone() for key, value in q.state_dict().items()}
+    health(model, q, X)
+    assert all(torch.equal(value, before[key]) for key, value in q.state_dict().items())
+    assert q.encoder[0].training
+    assert not q.encoder[1].training
+
+
 def test_a_fall_is_warned_of_once_seen_against_the_best():
     best = detect_collapse(Health(3.0, 0.5, 1.0))
     with warnings.catch_warnings():

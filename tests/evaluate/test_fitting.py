@@ -5,7 +5,7 @@ import torch
 
 from latentcomp.data.split import Split
 from latentcomp.evaluate.exact import exact
-from latentcomp.evaluate.fitting import fit_prior, fit_proposal, with_prior
+from latentcomp.evaluate.fitting import _beside, fit_prior, fit_proposal, with_prior
 from latentcomp.evaluate.protocol import default_prior
 from latentcomp.posteriors.exact import Exact, Mode
 from latentcomp.priors import Autoregressive, Uniform
@@ -109,3 +109,20 @@ def test_fit_proposal_takes_a_codebook_of_running_means_as_it_is():
     fit_proposal(model, posterior("prefix_mlp"), updates=3, size=10)
     assert_same(before, state(model))
     assert model.codebook.averages
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_fitted_is_moved_to_where_the_model_lies(dtype):
+    """A prior and a proposal as they are made, in float32 or on the CPU, against a model that a run has put elsewhere: here in another precision."""
+    model, q = tiny_model().to(dtype), posterior("factorised").to(dtype)
+    other = torch.float64 if dtype == torch.float32 else torch.float32
+    data = DATA._replace(train=DATA.train.to(dtype), validation=DATA.validation.to(dtype))
+    prior, proposal = default_prior(model).to(other), posterior("prefix_mlp").to(other)
+    fitted = fit_prior(model, q, data, prior, updates=2)
+    fit_proposal(model, proposal, updates=2, size=10)
+    assert {parameter.dtype for part in (fitted, proposal) for parameter in part.parameters()} == {dtype}
+
+
+def test_the_device_is_the_model_s_too():
+    model = tiny_model().to("meta")
+    assert {parameter.device.type for parameter in _beside(model, posterior("prefix_mlp")).parameters()} == {"meta"}

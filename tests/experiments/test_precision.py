@@ -1,9 +1,12 @@
 """Training in bf16-mixed reaches what training in float32 reaches, on rows of the digits table."""
 
+import math
+
 import pytest
+import torch
 
 from experiments import settings
-from experiments.execute import build
+from experiments.execute import build, execute, plain
 from experiments.machine import fabric
 from latentcomp.evaluate.run import validation_nll
 from latentcomp.evaluate.training import Machine, train
@@ -34,12 +37,20 @@ def test_mixed_precision_reaches_the_nll_of_float32_within_its_interval(row):
 
 
 def test_another_precision_is_another_configuration():
-    from experiments.execute import plain
-
     usual, mixed = (plain(settings.row("digits", "vq_ema", "smoke", 0, overrides)) for overrides in ((), ("precision=bf16-mixed", "clip=1.0")))
     assert "precision" not in usual
     assert "machine" not in usual
     assert (mixed["precision"], mixed["clip"]) == ("bf16-mixed", 1.0)
+
+
+def test_a_row_in_float64_runs_to_its_end(tmp_path):
+    """Data, looks, the fitted prior and the pictures, all in the precision of the model."""
+    pytest.importorskip("lightning_fabric")
+    overrides = ("precision=64-true", "log.tensorboard=false", "batches=4", "budget.every=2", "budget.prior_updates=4")
+    records, pictures = execute(settings.row("digits", "vq_ema", "smoke", 0, overrides), "vq_ema", folder=tmp_path)
+    assert math.isfinite(next(record["value"] for record in records if record["metric"] == "val_nll_fitted_prior"))
+    assert pictures["reconstructions"].dtype == torch.float64
+    assert (tmp_path / "images" / "step-000000004.png").is_file()
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "slurm", "submitit_local"])

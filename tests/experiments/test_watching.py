@@ -9,8 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.execute import Watched, Watcher
+from experiments.run import _bar, _progress
 from experiments.watching.grids import grid, save
 from experiments.watching.log import CSV, Log, TensorBoard
+from latentcomp.data.split import Split
+from latentcomp.evaluate.collapse import CollapseWarning
 from tests.faults.victims import forked, waited
 from tests.learners.contract import X, made
 
@@ -121,3 +125,34 @@ def test_tensorboard_on_a_full_disk_warns_and_goes_on_when_it_can(tmp_path):
     assert waited(forked(full)) == 0
     files = [accumulator.EventAccumulator(str(path)).Reload() for path in tmp_path.iterdir()]
     assert {event.step for file in files if "loss" in file.Tags()["scalars"] for event in file.Scalars("loss")} >= {1, 6, 7}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_process_draws_a_bar(rank, monkeypatch):
+    """The rank is asked for at each step: before the first, nobody has launched the processes."""
+    bar = _bar()
+    move = _progress(bar, bar.add_task("run", total=3))
+    monkeypatch.setattr("latentcomp.processes.rank", lambda: rank)
+    try:
+        move(1), move(2)
+        assert bar.live.is_started == (rank == 0)
+        assert bar.tasks[0].completed == (2 if rank == 0 else 0)
+    finally:
+        bar.live.stop()
+
+
+def test_a_run_that_goes_on_warns_of_a_collapse_as_one_that_was_never_stopped(tmp_path):
+    """The best health is saved with the log, as plain data."""
+    model, learner = made("gflownet_replay")
+    data = Split(X, X, X)
+    before, after = (Watcher(model, learner, data, tmp_path, None) for _ in range(2))
+    log = Watched(Log({"csv": CSV(tmp_path / "log.csv")}), before)
+    steps(log, 1, 2)
+    before(2, {"val_nll": 1.0})
+    torch.save(log.state_dict(), tmp_path / "state.pt")
+    again = Watched(Log({"csv": CSV(tmp_path / "log.csv")}), after)
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert after.best == before.best is not None
+    after.best = after.best._replace(perplexity=10 * after.best.perplexity)
+    with pytest.warns(CollapseWarning, match="code usage falls"):
+        after(4, {"val_nll": 1.0})

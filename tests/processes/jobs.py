@@ -51,29 +51,37 @@ def normalised(_: Any, kind: str) -> dict[str, Tensor]:
     return gathered | {n: p.grad for n, p in norm.named_parameters()} | {f"buffer.{n}": b for n, b in norm.named_buffers()}
 
 
-def adversarial(fabric: Any) -> dict[str, Tensor]:
-    """Thirty steps of VQGAN, with the adaptive weight and a patch critic with a shared batch norm."""
+def narrow(_: Any) -> dict[str, Tensor]:
+    """Moments of maps in bfloat16, over more numbers than it can count."""
+    x = ROWS.bfloat16().repeat(1, 1, 9, 9).tensor_split(processes.count())[processes.rank()]
+    return dict(zip(("mean", "variance", "number"), processes.moments(x, (0, 2, 3)), strict=True))
+
+
+def adversarial(fabric: Any, size: str) -> dict[str, Tensor]:
+    """Thirty steps of VQGAN, with the adaptive weight and a patch critic with a shared batch norm; batches of five are shared unequally."""
     torch.manual_seed(4)
     network = nn.Sequential(nn.Upsample(scale_factor=8.0), PatchCritic(1, 2, 1, SharedBatchNorm2d))
     model, learner = tiny_model(), VQGAN(posterior("nearest_code"), Critic(network, "hinge", AdaptiveWeight(), Ramp(3, 4, 2), LeCAM(0.5, 0.8))).double()
-    metrics = list(fit(model, learner, batches(30, size=6), adam(model, learner), fabric=fabric))
+    metrics = list(fit(model, learner, batches(30, size=int(size)), adam(model, learner), fabric=fabric))
     return state(model, learner) | {f"{step}.{key}": value for step, m in enumerate(metrics) for key, value in m.items()}
 
 
 def broken(fabric: Any, how: str) -> str:
     """A run in which something goes wrong in the second process alone; the error and what is left of the run."""
     model, learner = made("vq_ema")
-    data = batches(3)
+    data = batches(3, size=6 if how == "parts" else 5)
     if how == "nan":
         data[1] = data[1]._replace(x=data[1].x.clone())
         data[1].x[-1] = torch.nan
     elif how == "few":
         data[1] = data[1]._replace(x=data[1].x[:1], index=data[1].index[:1])
+    elif how == "parts":
+        data[1] = data[1]._replace(x=data[1].x[:5], index=data[1].index[:5])
     elif processes.rank() == 1:
         data = data[:1] if how == "ends" else [data[0], data[1]._replace(x=data[1].x[:, :, :1])]
     steps = 0
     try:
-        for _ in fit(model, learner, data, adam(model, learner), fabric=fabric):
+        for _ in fit(model, learner, data, adam(model, learner), accumulate=3 if how == "parts" else 1, fabric=fabric):
             steps += 1
     except (NonFiniteLoss, processes.PeerFailed, ValueError, RuntimeError, TypeError) as error:
         return f"{steps} {learner.step} {type(error).__name__}: {error}"

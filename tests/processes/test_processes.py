@@ -11,16 +11,17 @@ from tests.processes.jobs import OWN
 from tests.processes.several import outcomes
 
 QUICK = ("vq_ema_restart", "gflownet_threshold", "gflownet_replay", "wake_sleep", "vqgan")
-BROKEN = ("nan", "few", "ends", "shape")
+BROKEN = ("nan", "few", "ends", "shape", "parts")
 SMALL = [f"{OWN}trained/{name}*3*{kind}" for name, kind in zip(QUICK, ("whole", "shared", "split", "whole", "shared"), strict=True)]
-OTHERS = [f"{OWN}communicated", f"{OWN}normalised/batch", f"{OWN}normalised/act", f"{OWN}adversarial"]
+OTHERS = [f"{OWN}communicated", f"{OWN}normalised/batch", f"{OWN}normalised/act"]
+ADVERSARIAL = [f"{OWN}adversarial/6", f"{OWN}adversarial/5"]
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> dict[str, list]:
     """What two processes did."""
     pytest.importorskip("lightning_fabric")
-    return outcomes(tmp_path_factory.mktemp("processes"), [*SMALL, *OTHERS, *(f"{OWN}broken/{how}" for how in BROKEN)])
+    return outcomes(tmp_path_factory.mktemp("processes"), [*SMALL, *OTHERS, *ADVERSARIAL, f"{OWN}narrow", *(f"{OWN}broken/{how}" for how in BROKEN)])
 
 
 def alone(name: str) -> dict[str, torch.Tensor]:
@@ -36,13 +37,13 @@ def assert_the_run_of_one(result: list, name: str) -> None:
     assert_same(first, alone(name), 1e-9)
 
 
-@pytest.mark.parametrize("name", [*SMALL, f"{OWN}adversarial"])
+@pytest.mark.parametrize("name", [*SMALL, *ADVERSARIAL])
 def test_two_processes_end_where_one_does(both, name):
     """Parameters, buffers and metrics within 1e-9 in float64; between the two, bit for bit. Batches of five are shared by two and three rows."""
     assert_the_run_of_one(both[name], name)
 
 
-@pytest.mark.parametrize("name", OTHERS[:3])
+@pytest.mark.parametrize("name", OTHERS)
 def test_exchanges_are_those_of_the_whole_batch(both, name):
     if not name.endswith("communicated"):
         assert_the_run_of_one(both[name], name)
@@ -70,10 +71,19 @@ def test_batch_norm_alone_is_torch_s(both):
     torch.testing.assert_close(result["buffer.running_mean"], norm.running_mean)
 
 
+def test_moments_of_bfloat16_are_counted_and_summed_in_float32(both):
+    x = jobs.ROWS.bfloat16().double().repeat(1, 1, 9, 9)
+    for result in both[f"{OWN}narrow"]:
+        assert int(result["number"]) == 7 * 72 * 72, "which bfloat16 cannot hold"
+        torch.testing.assert_close(result["mean"], x.mean((0, 2, 3), keepdim=True).float())
+        torch.testing.assert_close(result["variance"], x.var((0, 2, 3), keepdim=True, correction=0).float())
+
+
 STOPS = {
     "nan": ("NonFiniteLoss: the gradient of the VQ .* in this or another process", "NonFiniteLoss: the loss of the VQ of StraightThrough is nan at"),
     "few": ("ValueError: a batch of 1 cannot be shared by 2",) * 2,
     "ends": ("ValueError: the batches of some of the 2 processes have ended",) * 2,
+    "parts": (r"ValueError: the 2 processes have \[3, 2\] rows of this batch, which accumulate=3 .*: use accumulate=2 or less",) * 2,
     "shape": ("PeerFailed: process 1 of 2 stopped with .*Error", "(Runtime|Value)Error: (?!process)"),
 }
 
