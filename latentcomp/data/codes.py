@@ -4,7 +4,6 @@ A folder of ``header.json``, ``z.npy`` and, with conditions, ``r.npy``. The head
 of rows and a hash of each array; it is written last, so that a folder without one is unfinished. Arrays are read memory-mapped, a batch at a time.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from latentcomp.batch import Batch
-from latentcomp.noise import permutation
+from latentcomp.data.shuffled import Shuffled
 
 FORMAT = "latentcomp codes 1"
 
@@ -172,7 +171,7 @@ class CodeSet:
         return CodeBatches(self, size, updates, seed)
 
 
-class CodeBatches:
+class CodeBatches(Shuffled):
     """Batches of codes for a number of updates; the order of epoch t is a function of (seed, t).
 
     Args:
@@ -183,33 +182,12 @@ class CodeBatches:
     """
 
     def __init__(self, codes: CodeSet, size: int, updates: int, seed: int = 0) -> None:
-        if not 1 <= size <= len(codes):
-            raise ValueError(f"a batch holds between 1 and n={len(codes)} of the rows, got size={size}")
-        self.codes, self.size, self.updates, self.seed, self.start = codes, size, updates, seed, 0
-
-    def after(self, done: int) -> "CodeBatches":
-        """The rest of these batches, for a run that goes on after ``done`` updates.
-
-        Raises:
-            ValueError: there are not that many.
-        """
-        if not 0 <= done <= self.updates:
-            raise ValueError(f"a run of {self.updates} updates goes on after some of them, or after all; got done={done}")
-        rest = copy.copy(self)
-        rest.start = done
-        return rest
-
-    def __len__(self) -> int:
-        return self.updates - self.start
+        super().__init__(len(codes), size, updates, seed, "rows")
+        self.codes = codes
 
     def __iter__(self) -> Iterator[Batch]:
-        per_epoch = len(self.codes) // self.size
-        order, epoch = torch.empty(0), -1
         for update in range(self.start, self.updates):
-            if update // per_epoch != epoch:
-                epoch = update // per_epoch
-                order = permutation(len(self.codes), self.seed, epoch)
-            yield self.codes[order[(update % per_epoch) * self.size :][: self.size]]
+            yield self.codes[self.rows(update)]
 
 
 def _header(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Batches of squares of pictures, whose order and places are functions of (seed, epoch, index)."""
 
-import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -11,12 +10,12 @@ from torch.utils.data import DataLoader, Dataset
 from latentcomp.batch import Batch
 from latentcomp.data.members import Pictures
 from latentcomp.data.pictures import BadPicture
-from latentcomp.noise import permutation
+from latentcomp.data.shuffled import Shuffled
 
 Bad = dict[str, str]
 
 
-class SquareBatches:
+class SquareBatches(Shuffled):
     """Batches of training squares for a number of updates: shuffled and cut anew each epoch, the last incomplete batch of an epoch left out.
 
     Args:
@@ -28,43 +27,8 @@ class SquareBatches:
     """
 
     def __init__(self, pictures: Pictures, size: int, updates: int, seed: int = 0, workers: int = 0) -> None:
-        self.examples = len(pictures) * pictures.view.crops
-        if not 1 <= size <= self.examples:
-            raise ValueError(f"a batch holds between 1 and n={self.examples} of an epoch's squares, got size={size}")
-        self.pictures, self.size, self.updates, self.seed, self.workers, self.start = pictures, size, updates, seed, workers, 0
-        self.rank, self.count = 0, 1
-
-    @property
-    def per_epoch(self) -> int:
-        """Batches an epoch."""
-        return self.examples // self.size
-
-    def after(self, done: int) -> "SquareBatches":
-        """The rest of these batches, for a run that goes on after ``done`` updates.
-
-        Raises:
-            ValueError: there are not that many.
-        """
-        if not 0 <= done <= self.updates:
-            raise ValueError(f"a run of {self.updates} updates goes on after some of them, or after all; got done={done}")
-        rest = copy.copy(self)
-        rest.start = done
-        return rest
-
-    def share(self, rank: int, count: int) -> "SquareBatches":
-        """The rows of these batches that process ``rank`` of ``count`` processes takes; together they are the batches.
-
-        Raises:
-            ValueError: there are fewer rows than processes.
-        """
-        if count > self.size:
-            raise ValueError(f"a batch of {self.size} cannot be shared by {count} processes: make it larger, or use fewer processes")
-        part = copy.copy(self)
-        part.rank, part.count = rank, count
-        return part
-
-    def __len__(self) -> int:
-        return self.updates - self.start
+        super().__init__(len(pictures) * pictures.view.crops, size, updates, seed, "epoch's squares")
+        self.pictures, self.workers = pictures, workers
 
     def __iter__(self) -> Iterator[Batch]:
         own = torch.Generator()  # a loader draws a number as it starts: from the global generator, a run that goes on would draw once more than a whole one
@@ -87,15 +51,12 @@ class _Prepared(Dataset[tuple[Batch | None, Bad]]):
     """Batch by the number of its update."""
 
     def __init__(self, batches: SquareBatches) -> None:
-        self.batches, self.epoch, self.order = batches, -1, torch.empty(0, dtype=torch.long)
+        self.batches = batches
 
     def __getitem__(self, update: int) -> tuple[Batch | None, Bad]:
-        batches = self.batches
-        epoch, place = divmod(update, batches.per_epoch)
-        if epoch != self.epoch:
-            self.epoch, self.order = epoch, permutation(batches.examples, batches.seed, epoch)
-        index = self.order[place * batches.size :][: batches.size].tensor_split(batches.count)[batches.rank]
-        return cut(batches.pictures, index, batches.pictures.view.augmented(index, batches.seed, epoch), replace=True)
+        pictures, index = self.batches.pictures, self.batches.rows(update)
+        at = pictures.view.augmented(index, self.batches.seed, update // self.batches.per_epoch)
+        return cut(pictures, index, at, replace=True)
 
 
 def cut(pictures: Pictures, index: Int[Tensor, " B"], at: Float[Tensor, "B 3"], replace: bool) -> tuple[Batch | None, Bad]:
