@@ -229,8 +229,7 @@ def test_the_e_step_nears_the_exact_posterior_of_a_trained_model(name):
         rate.step()
     end = float(generalised_kl(model, learner, x))
     print(f"{name}: exact posterior of {entropy:.2f} nats, mean KL(q || p(z|x)) from {start:.3f} to {end:.4f} nats")
-    assert start > 0.5
-    assert end < 0.25 * start
+    assert end < 0.1 * start
 
 
 def generalised_kl(model: nn.Module, learner: nn.Module, x: torch.Tensor) -> torch.Tensor:
