@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -279,8 +280,10 @@ def _write(folder: Path, tensors: dict[str, Tensor], states: dict[str, dict[str,
     try:
         save_file(tensors, folder / WEIGHTS)
         torch.save(states, folder / STATE)
-    except (SafetensorError, RuntimeError) as error:  # what both make of a full disk
-        raise OSError(str(error)) from error
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("inline_container|PytorchStreamWriter|iostream", str(error)):
+            raise  # no word of torch's writer: a loader's dead worker, say, of which a signal tells wherever the process is
+        raise OSError(str(error)) from error  # what both make of a full disk
     body |= {"files": {name: _digest(folder / name) for name in (WEIGHTS, STATE)}}
     (folder / MANIFEST).write_text(json.dumps({"body": body, "sha256": _checksum(body)}, indent=1))
     for path in (*(folder / name for name in (WEIGHTS, STATE, MANIFEST)), folder):
