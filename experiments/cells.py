@@ -166,6 +166,14 @@ def _number(value: float, digits: int, sign: str = "") -> str:
     return f"{value:{sign}z,.{digits}f}".replace("-", "−")
 
 
+def _bold(spec: Spec, some_are_single: bool) -> list[str]:
+    """What bold means, where any column can have it."""
+    if all(spec["headings"][metric]["lower_is_better"] is None for metric in spec["columns"]):
+        return []
+    among = " of the rows with several seeds" if some_are_single else ""
+    return [f"Bold: the best mean{among}, and those that a paired t-test with Holm's correction over rows does not separate from it (5 %)."]
+
+
 def _caption(records: Records, spec: Spec, meta: Mapping[str, Any]) -> list[str]:
     metrics, seeds = set(spec["columns"]), len({r["seed"] for r in records})
     sources = dict.fromkeys(r["source"] for r in records if r.get("expected") is not None and r["metric"] in metrics and r.get("source"))
@@ -174,7 +182,7 @@ def _caption(records: Records, spec: Spec, meta: Mapping[str, Any]) -> list[str]
         fewer = sorted({few for row, few in spec.get("seeds", {}).items() if few < seeds})
         some = f" ({' or '.join(map(str, fewer))} in rows without ±)" if fewer else ""
         sentences.append(f"Means over {seeds} seeds{some}, ± half of the interval ({spec['interval']}); no ± where all seeds agree.")
-        sentences.append("Bold: the best mean, and those that a paired t-test with Holm's correction over rows does not separate from it (5 %).")
+        sentences += _bold(spec, bool(fewer))
     else:
         sentences.append("A single seed: there are no intervals, and nothing can be called best.")
     if spec.get("reference") in spec["rows"]:

@@ -16,6 +16,7 @@ from hydra.utils import get_method
 from experiments import figures, tables
 from experiments.cells import Records, label, table
 from experiments.figures import Run, Runs
+from experiments.results import flat
 from experiments.tables import BrokenFolder, Results
 
 SHOWN = ("images", "reconstructions", "samples", "usage")  # what a run keeps to be looked at, where its table does not say something else
@@ -114,12 +115,6 @@ def configs(records: Records, rows: Iterable[str]) -> tuple[dict[str, Any], dict
     settings = {row: first[row] for row in rows if row in first}
     shared = {key: value for key, value in next(iter(settings.values())).items() if all(key in other and other[key] == value for other in settings.values())}
     return shared, {row: {key: value for key, value in mine.items() if key not in shared} for row, mine in settings.items()}
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration by dotted names."""
-    parts = ({f"{prefix}{key}": value} if not isinstance(value, Mapping) else flat(value, f"{prefix}{key}.") for key, value in config.items())
-    return {key: value for part in parts for key, value in part.items()}
 
 
 def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Picture]:

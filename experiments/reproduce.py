@@ -85,7 +85,7 @@ def reproduce(request: Request) -> Path:
         The folder.
 
     Raises:
-        SystemExit: runs failed (they are named, the others are kept), or the folder is of another version.
+        SystemExit: runs failed (they are named, the others are kept), or the folder is of another version or of other settings.
         Interrupted: Ctrl-C, or a signal to each of the runs that did not end; the same command goes on.
     """
     start = time.monotonic()
@@ -95,11 +95,11 @@ def reproduce(request: Request) -> Path:
     seeds = list(range(request.seeds or first.budget.seeds))
     folder = Folder(request.outputs / "reproduce" / (request.name if request.budget == "cpu" else f"{request.name}-{request.budget}"))
     meta = {"name": request.name, "budget": request.budget, "command": _command(request), "seeds": seeds, "table": spec}
-    folder.open(meta)
-
+    folder.check()
     runs = [(row, seed) for seed in seeds for row in spec["rows"] if seed < spec.get("seeds", {}).get(row, len(seeds))]
     known = {(row, seed): folder.records(row, seed, plain(_seeded(configs[row], seed))) for row, seed in runs}
-    missing = [run for run in runs if known[run] is None]
+    missing, before = [run for run in runs if known[run] is None], folder.meta().get("minutes", 0.0)
+    folder.describe(meta | {"minutes": before})
     groups = _groups(missing, "together" in spec)
     jobs = [(request.name, row, request.budget, numbers, request.overrides, folder.path) for row, numbers in groups]
     names = [f"{row}, seed {', '.join(map(str, numbers))}" for row, numbers in groups]
@@ -113,13 +113,19 @@ def reproduce(request: Request) -> Path:
                 row, numbers = groups[number]
                 known |= {(row, seed): records for seed, records in zip(numbers, result, strict=True)}
     except KeyboardInterrupt:
+        folder.describe(meta | {"minutes": before + _minutes(start)})
         raise Interrupted("stopped; the runs that are done are kept, and the same command goes on from there") from None
+    meta |= {"minutes": before + _minutes(start), "runs_made": len(missing)}
+    folder.describe(meta)
     if failures:
         raise _failed(failures)
     folder.collect([record for run in runs for record in known[run] or []])
-    folder.open(meta | {"minutes": (time.monotonic() - start) / 60, "runs_made": len(missing)})
     write_report(folder.path)
     return folder.path
+
+
+def _minutes(start: float) -> float:
+    return (time.monotonic() - start) / 60
 
 
 def _failed(failures: list[tuple[str, BaseException]]) -> SystemExit:

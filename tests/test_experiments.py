@@ -13,7 +13,7 @@ from experiments import settings, tune
 from experiments.execute import build, execute, plain
 from experiments.report import SHOWN
 from experiments.reproduce import parsed, reproduce
-from experiments.results import Folder, OtherVersion
+from experiments.results import Folder, OtherSettings, OtherVersion, differences
 from latentcomp.checkpoints import Checkpoints
 from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.signals import Interrupted
@@ -148,11 +148,26 @@ def test_a_table_is_written_and_resumes(tmp_path, monkeypatch):
     assert [r["value"] for r in again if r["metric"] not in timed] == [r["value"] for r in records if r["metric"] not in timed]
     assert json.loads((folder / "meta.json").read_text())["runs_made"] == 1
 
+    with pytest.raises(OtherSettings, match=r"vq_ema-0\.json .*codes was 8, is 3.*outputs="):
+        reproduce(parsed(["digits", "budget=smoke", "seeds=2", f"outputs={tmp_path}", *TINY, "codes=3"]))
+    assert json.loads((folder / "runs" / "vq_ema-0.json").read_text())[0]["config"]["codes"] == 8
+
+
+def test_a_folder_counts_the_minutes_of_all_calls(tmp_path):
+    folder = Folder(tmp_path)
+    assert folder.meta() == {}
+    folder.describe({"minutes": 2.5})
+    assert folder.meta()["minutes"] == 2.5
+
+
+def test_what_differs_between_two_configurations_is_named():
+    assert differences({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 4}, "e": 5}) == ["a.c was 2, is 4", "d was 3, is absent", "e was absent, is 5"]
+
 
 def test_a_folder_of_another_version_is_refused_and_left_alone(tmp_path):
     (tmp_path / "meta.json").write_text('{"version": "0.0.0"}')
     with pytest.raises(OtherVersion, match=r"0\.0\.0.*outputs="):
-        Folder(tmp_path).open({})
+        Folder(tmp_path).check()
     assert (tmp_path / "meta.json").read_text() == '{"version": "0.0.0"}'
 
 

@@ -33,6 +33,7 @@ from latentcomp.priors import Prior
 
 PRIOR_SHARE = 0.1
 PAIRS = 8192  # (image, sample) pairs held at once
+DREAMS, PLACES = -1, -2  # keys of the dreams' own noise: a proposal learns from dreams of the keys 0, 1, ..., and a bound must not be tried on those
 
 
 class Estimate(NamedTuple):
@@ -150,14 +151,14 @@ def bounds_on_dreams(
     Both are exact in the limit of many samples; their mean difference says how far the estimate of :func:`log_px` can be off on data like these.
     """
     device = next(model.decoder.parameters()).device
-    x, z = model.sample(images, noise=Noise(seed, 1, torch.arange(images, device=device)))
+    x, z = model.sample(images, noise=Noise(seed, DREAMS, torch.arange(images, device=device)))
     lower, upper = [], []
     for part in parts(images, samples, chunk):
         drawn = draws(model, proposal, x[part], samples, seed, part.start)
         log_w, true, share = drawn.log_w, z[part].unsqueeze(0), drawn.from_prior / samples
         log_p = model.prior().log_prob(true)
         log_r = _log_mixture(proposal(model, x[part]).log_prob(true), log_p, share)
-        u = Noise(seed, 3, torch.arange(part.start, part.stop, device=device)).uniform((1,), ())
+        u = Noise(seed, PLACES, torch.arange(part.start, part.stop, device=device)).uniform((1,), ())
         place = torch.where(u < (log_p + math.log(share) - log_r).exp(), 0, samples - 1)
         lower.append(objectives.iwae(log_w))
         upper.append(objectives.iwae(log_w.scatter(0, place, model.log_joint(x[part], true) - log_r)))

@@ -121,7 +121,7 @@ def test_pareto_k_of_bounded_and_of_equal_weights():
 def test_bounds_on_dreams_bracket_the_exact_likelihood_and_close():
     """On average over 3,000 dreams, by more than three standard errors with two samples each."""
     model, q = tiny_model(learned_prior=True), posterior("factorised")
-    x, _ = model.sample(3000, noise=Noise(5, 1, torch.arange(3000)))
+    x, _ = model.sample(3000, noise=Noise(5, importance.DREAMS, torch.arange(3000)))
     log_p, gaps = exact_log_px(model, x), []
     for samples in (2, 40):
         lower, upper = importance.bounds_on_dreams(model, q, 3000, samples, seed=5)
@@ -130,6 +130,17 @@ def test_bounds_on_dreams_bracket_the_exact_likelihood_and_close():
         gaps.append(float((upper - lower).mean()))
     print(f"bounds on dreams: mean gap {gaps[0]:.3f} nats with 2 samples, {gaps[1]:.4f} with 40")
     assert 0 < gaps[1] < 0.2 * gaps[0]
+
+
+def test_the_dreams_of_the_bounds_are_none_that_a_proposal_learns_from():
+    """The keys of a fit are its updates, 0 and above; with the same seed, no dream comes twice."""
+    model, seen = tiny_model(), []
+    sample = model.sample
+    model.sample = lambda rows, noise: seen.append(noise.uniform((), (3,))) or sample(rows, noise=noise)
+    importance.bounds_on_dreams(model, posterior("factorised"), 20, 3, seed=5)
+    (judged,) = seen
+    fitted = torch.cat([Noise(5, update, torch.arange(20)).uniform((), (3,)) for update in range(50)])
+    assert not (judged[:, None] == fitted).all(-1).any()
 
 
 def test_what_cannot_be_estimated_is_refused():
