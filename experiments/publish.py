@@ -31,7 +31,7 @@ def page(results: tables.Results, pictures: dict[str, str]) -> str:
     name, spec = meta["name"], meta["table"]
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
     parts = [f"# {spec['title']}", tables.untitled(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
-    current = settings.table(name) if name in settings.tables() else {}  # how to read a result can only be written after the run
+    current = settings.worded_as_usual(name) if name in settings.tables() else {}  # how to read a result can only be written after the run
     if "reading" in current:
         parts.append(f"*How to read it.* {current['reading'].strip()}")
     parts += [f"![{shows}]({name}/{file})" for shows, file in pictures.items()]

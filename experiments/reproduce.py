@@ -92,6 +92,7 @@ def reproduce(request: Request) -> Path:
     spec = settings.table(request.name)
     configs = {row: settings.row(request.name, row, request.budget, 0, request.overrides) for row in spec["rows"]}
     first = configs[spec["rows"][0]]
+    spec = settings.worded(spec, first)
     seeds = list(range(request.seeds or first.budget.seeds))
     folder = Folder(request.outputs / "reproduce" / (request.name if request.budget == "cpu" else f"{request.name}-{request.budget}"))
     meta = {"name": request.name, "budget": request.budget, "command": _command(request), "seeds": seeds, "table": spec}

@@ -27,14 +27,14 @@ def page() -> str:
         parts += section(name, results)
     missing = [name for name in settings.tables() if name not in stored]
     if missing:
-        commands = "\n".join(f"- `python -m experiments.reproduce {name}`: {settings.table(name)['title']}" for name in missing)
+        commands = "\n".join(f"- `python -m experiments.reproduce {name}`: {settings.worded_as_usual(name)['title']}" for name in missing)
         parts += ["## Not run yet", f"These tables have no published run on this page's machines:\n\n{commands}"]
     return "\n\n".join([*parts, *benchmarked.sections()]) + "\n"
 
 
 def section(name: str, results: dict[str, Any]) -> list[str]:
     """One table: numbers, how they were made, how to read them, what differs."""
-    spec, meta = settings.table(name), results["meta"]
+    spec, meta = settings.worded_as_usual(name), results["meta"]
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
     reading = [f"*How to read it.* {spec['reading'].strip()}"] if "reading" in spec else []
     differs = [f"*What differs from the published experiment, and why.* {spec['differs'].strip()}"] if "differs" in spec else []

@@ -11,12 +11,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from latentcomp.data.mnist_like import LABELS, NAMES
+
 CONF = Path(__file__).parent / "conf"
 
 OmegaConf.register_new_resolver("repeat", lambda value, times: OmegaConf.create([value] * times), replace=True)
 OmegaConf.register_new_resolver("minus_log", lambda value, codes: value - math.log(codes), replace=True)
 OmegaConf.register_new_resolver("share", lambda value, part: int(value * part), replace=True)
 OmegaConf.register_new_resolver("vgg", lambda folder: None if folder is None else f"{folder}/vgg16_features.safetensors", replace=True)
+OmegaConf.register_new_resolver("pixels", lambda binarisation: LABELS[binarisation], replace=True)
+OmegaConf.register_new_resolver("images", lambda name: NAMES[name], replace=True)
 OmegaConf.register_new_resolver("half", lambda value: value // 2, replace=True)
 
 
@@ -38,7 +42,7 @@ def tables() -> list[str]:
 
 
 def table(name: str) -> dict[str, Any]:
-    """What a table shows: its rows, columns and words.
+    """What a table shows: its rows, columns and words. A table that is another with other settings says ``like`` which, and what differs.
 
     Raises:
         UnknownName: lists the tables that exist.
@@ -47,7 +51,22 @@ def table(name: str) -> dict[str, Any]:
         raise unknown("table", name, tables())
     spec = OmegaConf.to_container(OmegaConf.load(CONF / "table" / f"{name}.yaml"))
     assert isinstance(spec, dict)
-    return {str(key): value for key, value in spec.items()}
+    own = {str(key): value for key, value in spec.items()}
+    return {"experiments": own["like"]} | table(own["like"]) | own if "like" in own else own
+
+
+def worded(spec: dict[str, Any], config: DictConfig) -> dict[str, Any]:
+    """The table's words with the settings of a run in the places that name one, ``${codes}``: another data set or K must not go by the name of the usual."""
+    both = OmegaConf.create({**OmegaConf.to_container(config), "words": spec})  # type: ignore[dict-item]
+    words = OmegaConf.to_container(both.words, resolve=True)
+    assert isinstance(words, dict)
+    return {str(key): value for key, value in words.items()}
+
+
+def worded_as_usual(name: str) -> dict[str, Any]:
+    """The table's words in its default budget."""
+    spec = table(name)
+    return worded(spec, row(name, spec["rows"][0], "cpu", 0))
 
 
 def budgets(spec: dict[str, Any]) -> list[str]:

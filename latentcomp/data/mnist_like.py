@@ -22,6 +22,12 @@ from latentcomp.noise import Noise, permutation
 
 Binarisation = Literal["threshold", "stochastic", "dynamic"]
 Name = Literal["mnist", "fashion"]
+LABELS: dict[str, str] = {
+    "threshold": "pixels thresholded at one half",
+    "stochastic": "pixels drawn once with their grey value for a probability",
+    "dynamic": "training pixels drawn anew in each batch, test pixels once",
+}
+NAMES: dict[str, str] = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
 FILES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
 DRAW = 20230823  # the seed of the fixed draw of stochastic binarisation: the data set's own, not a run's
 

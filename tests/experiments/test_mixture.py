@@ -185,7 +185,8 @@ def test_exact_em_is_a_plain_loop(x, mixtures):
 
 def test_weighted_samples_estimate_the_exact_responsibilities(x, mixtures):
     """Samples of a uniform q, weighed: the mean of 10,000 lies within 0.1 of the posterior. The standard error is largest where two of the 16 codes share the
-    probability, about 1,250 samples that fall on one or the other: 0.5 / sqrt(1,250) = 0.014, so seven of them."""
+    probability, about 1,250 samples that fall on one or the other: 0.5 / sqrt(1,250) = 0.014, so seven of them.
+    """
     q = mixtures.prior().__class__(torch.zeros(len(SEEDS) * len(x), 2, 4, dtype=torch.float64))
     batch = Batch(tiled(x))
     with torch.no_grad():

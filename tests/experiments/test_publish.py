@@ -15,17 +15,17 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "docs" / "results").glob("*.json")))
 def test_each_page_shows_the_numbers_of_its_results_file(name):
     stored = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
-    table = tables.untitled(stored["records"], settings.table(name)).strip()
+    table = tables.untitled(stored["records"], settings.worded_as_usual(name)).strip()
     page = (ROOT / "docs" / "results" / f"{name}.md").read_text()
     assert table in page
-    assert settings.table(name).get("reading", "").strip() in page
+    assert settings.worded_as_usual(name).get("reading", "").strip() in page
     assert len({record["seed"] for record in stored["records"]}) == len(stored["meta"]["seeds"])
 
 
 def test_the_readme_shows_the_numbers_of_the_digits_table():
     stored = json.loads((ROOT / "docs" / "results" / "digits.json").read_text())
     readme = (ROOT / "README.md").read_text()
-    assert publish.marked(readme, "digits", tables.markdown(stored["records"], settings.table("digits"))) == readme
+    assert publish.marked(readme, "digits", tables.markdown(stored["records"], settings.worded_as_usual("digits"))) == readme
     assert stored["meta"]["budget"] == "cpu"
 
 

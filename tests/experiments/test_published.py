@@ -157,6 +157,15 @@ def test_rates(tmp_path):
     assert named["log_z"]["params"] == [made.learner.objective.log_z.log_z]
 
 
+@pytest.mark.parametrize(("row", "epochs", "reduced"), [("gflownet_em", 500, 400), ("greedy", 250, 180), ("prior", 400, 300), ("vq", 51, 25.5)])
+def test_the_full_budget_has_the_published_length(row, epochs, reduced):
+    """468 batches of 128 images an epoch; the encoder's rate falls late."""
+    config = settings.row("mnist", f"faithful_{row}", "full", 0)
+    assert config.batches == 468 * epochs
+    assert config.schedule.phi.at * epochs == pytest.approx(reduced)
+    assert (config.channels, config.budget.size, config.budget.samples, config.budget.test) == (128, 128, 5000, 10_000)
+
+
 def test_the_quantiser_s_loss(tmp_path):
     """-log p(x|z) / 784 + 0.25 mean (h - e)^2, with BatchNorm in both networks."""
     made = built(tmp_path, "faithful_vq")

@@ -24,11 +24,11 @@ def test_every_table_stands_there_with_its_numbers_or_is_named_as_not_run(page):
         stored = DOCS / f"{name}.json"
         if stored.exists():
             results = json.loads(stored.read_text())
-            assert tables.untitled(results["records"], settings.table(name)).strip() in done
+            assert tables.untitled(results["records"], settings.worded_as_usual(name)).strip() in done
             assert f"`{results['meta']['command']}`" in done
         else:
             assert f"`python -m experiments.reproduce {name}`" in missing
-            assert settings.table(name)["title"] not in done
+            assert settings.worded_as_usual(name)["title"] not in done
 
 
 def test_the_speed_section_shows_each_ratio_beside_what_was_wanted():
