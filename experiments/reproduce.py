@@ -116,8 +116,7 @@ def reproduce(request: Request) -> Path:
     except KeyboardInterrupt:
         folder.describe(meta | {"minutes": before + _minutes(start)})
         raise Interrupted("stopped; the runs that are done are kept, and the same command goes on from there") from None
-    meta |= {"minutes": before + _minutes(start), "runs_made": len(missing)}
-    folder.describe(meta)
+    folder.describe(meta | {"minutes": before + _minutes(start), "runs_made": len(missing)})
     if failures:
         raise _failed(failures)
     folder.collect([record for run in runs for record in known[run] or []])

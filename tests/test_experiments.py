@@ -20,9 +20,8 @@ from latentcomp.signals import Interrupted
 from latentcomp.train import NonFiniteLoss
 from tests import small_mnist
 
-TRAINED = [
-    table for table in settings.tables() if table != "gradients" and "like" not in settings.table(table)
-]  # a frozen model: experiments/test_gradients.py
+# gradients measures a frozen model: experiments/test_gradients.py
+TRAINED = [table for table in settings.tables() if table != "gradients" and "like" not in settings.table(table)]
 ROWS = [(table, row) for table in TRAINED for row in settings.table(table)["rows"]]
 SMALL_MNIST = ("budget.validation=20", "budget.test=4", "budget.look_images=4", "budget.dreams=4")
 MNIST = {"mnist": SMALL_MNIST, "collapse": SMALL_MNIST[:3]}  # by budget: what makes the table's data small
@@ -43,9 +42,8 @@ def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch, tmp_path
     assert steps == list(range(1, config.batches + 1))
     assert {record["row"] for record in records} == {row}
     missing = {heading.get("best_of", metric) for metric, heading in settings.table(table)["headings"].items()} - values.keys()
-    assert len({prior for prior in ("_uniform_prior", "_own_prior") if any(metric.endswith(prior) for metric in missing)}) < 2, (
-        "it was trained with one of them"
-    )
+    priors = {prior for prior in ("_uniform_prior", "_own_prior") if any(metric.endswith(prior) for metric in missing)}
+    assert len(priors) < 2, "a model was trained with one prior or the other"
     assert all(metric.endswith(("_uniform_prior", "_own_prior")) for metric in missing)
     if "exact_nll" in values:
         assert values["own_bound"] - values["exact_nll"] == pytest.approx(values["kl_q_p"], abs=1e-6)
