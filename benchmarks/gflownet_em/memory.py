@@ -44,10 +44,11 @@ def resident(field: str) -> float:
 
 def main(side: str, work: str, arguments: str) -> None:
     """Does the work and prints the peak."""
-    before = resident("VmRSS")
     read = json.loads(arguments)
     setting = Setting(*read["setting"])
     torch.set_num_threads(read["threads"])
+    SIDES[side].imports(setting)
+    before = resident("VmRSS")
     x = images(setting)
     made = SIDES[side](setting, x)
     if work == "log_px":

@@ -76,6 +76,12 @@ class Published(Side):
         self._phi = torch.optim.Adam([{"params": phi}, {"params": [self.gfn.logZ], "lr": RATES["log_z"]}], lr=RATES["network"])
         self._theta = torch.optim.Adam(theta, lr=RATES["network"])
 
+    @classmethod
+    def imports(cls, setting: Setting) -> None:
+        """The checkout, and what it imports itself."""
+        if setting.checkout is not None:
+            load(setting.checkout)
+
     def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
         loss.backward()

@@ -40,6 +40,11 @@ class Side(ABC):
     def __init__(self, setting: Setting, x: Tensor) -> None:
         self.setting, self.x = setting, x
 
+    @classmethod
+    def imports(cls, setting: Setting) -> None:
+        """Imports what the side needs beyond this package, so that it does not count as memory of the side's work: nothing, for most."""
+        return
+
     @abstractmethod
     def e_step(self) -> None:
         """One update of phi by trajectory balance, on samples of q."""
