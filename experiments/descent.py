@@ -41,12 +41,13 @@ class Cosine(NamedTuple):
 
 
 def groups(model: nn.Module | None, learner: Learner) -> dict[str, list[nn.Parameter]]:
-    """The parameters that descend, by group: theta, phi, and log Z, one number that all others of phi wait for."""
+    """The parameters that descend, by group: theta, phi, and log Z (of x or of every prefix: a flow), which all others of phi wait for."""
     named = [(name, parameter) for name, parameter in learner.named_parameters() if parameter.requires_grad]
     own = {id(parameter) for _, parameter in named}
     theta = [] if model is None else [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in own]
-    log_z = [parameter for name, parameter in named if ".log_z." in name]
-    return {"theta": theta, "phi": [parameter for name, parameter in named if ".log_z." not in name], "log_z": log_z}
+    normalises = {name: ".log_z." in name or ".flow." in name for name, _ in named}
+    phi, log_z = ([parameter for name, parameter in named if normalises[name] is kind] for kind in (False, True))
+    return {"theta": theta, "phi": phi, "log_z": log_z}
 
 
 def optimizer(config: DictConfig, learner: Learner, model: LatentVariableModel | None = None) -> torch.optim.Optimizer:

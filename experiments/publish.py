@@ -7,6 +7,7 @@ the table between its marks ``<!-- table NAME -->`` and ``<!-- end -->``. No fig
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ def compact(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def page(results: tables.Results, pictures: dict[str, str]) -> str:
     """docs/results/NAME.md; ``pictures`` are file names, by what they show."""
     records, meta = results
-    name, spec = meta["name"], meta["table"]
+    name, spec = stem(meta), meta["table"]
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
-    parts = [f"# {spec['title']}", tables.untitled(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
-    current = settings.worded_as_usual(name) if name in settings.tables() else {}  # how to read a result can only be written after the run
+    current = settings.worded_as_usual(meta["name"], meta["budget"]) if meta["name"] in settings.tables() else spec  # words may be written after the run
+    parts = [f"# {current['title']}", tables.untitled(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
     if "reading" in current:
         parts.append(f"*How to read it.* {current['reading'].strip()}")
     parts += [f"![{shows}]({name}/{file})" for shows, file in pictures.items()]
-    return "\n\n".join([*parts, *_tuning(name, spec)]) + "\n"
+    return "\n\n".join([*parts, *_tuning(meta["name"], spec)]) + "\n"
 
 
 def _tuning(name: str, spec: dict[str, Any]) -> list[str]:
@@ -64,7 +65,7 @@ def publish(folder: Path, readme: Path | None = None) -> None:
         BrokenFolder: a file of the folder is missing or damaged.
     """
     results = _without_folders(tables.read(folder))
-    name, spec = results.meta["name"], results.meta["table"]
+    name, spec = stem(results.meta), results.meta["table"]
     (DOCS / name).mkdir(parents=True, exist_ok=True)
     pictures = {}
     for shows, data in _pictures(folder, results).items():
@@ -76,6 +77,11 @@ def publish(folder: Path, readme: Path | None = None) -> None:
     (DOCS / f"{name}.md").write_text(page(results, pictures))
     if readme is not None:
         readme.write_text(marked(readme.read_text(), name, tables.markdown(results.records, spec)))
+
+
+def stem(meta: Mapping[str, Any]) -> str:
+    """What the files of a published run are called: by its table, and its budget where that is not the default."""
+    return meta["name"] if meta["budget"] == "cpu" else f"{meta['name']}-{meta['budget']}"
 
 
 def _without_folders(results: tables.Results) -> tables.Results:

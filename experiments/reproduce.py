@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.utils import get_method
+from hydra.errors import InstantiationException
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig
 
 from experiments import pool, settings
@@ -20,6 +21,8 @@ from experiments.execute import plain
 from experiments.report import write as write_report
 from experiments.results import Folder
 from latentcomp.signals import Interrupted
+
+ONE_RUN = "experiments.execute.execute"  # the procedure that trains on ``data``
 
 
 class Request(NamedTuple):
@@ -71,6 +74,19 @@ def several(name: str, row: str, budget: str, seeds: list[int], overrides: tuple
     return [records for records, _ in results]
 
 
+def _checked(config: DictConfig) -> None:
+    """Reads the data once before all runs do: what is missing is downloaded by one process, and a wrong folder is one error, not one of every run.
+
+    Raises:
+        SystemExit: with the error of the data.
+    """
+    if config.procedure == ONE_RUN and "root" in config.data:
+        try:
+            instantiate(config.data)
+        except InstantiationException as error:
+            raise SystemExit(f"error: {error.__cause__ or error}") from error
+
+
 def _groups(runs: list[tuple[str, int]], together: bool) -> list[tuple[str, list[int]]]:
     """Which runs share a process: each has its own, or all seeds of a row one."""
     if not together:
@@ -101,6 +117,8 @@ def reproduce(request: Request) -> Path:
     known = {(row, seed): folder.records(row, seed, plain(_seeded(configs[row], seed))) for row, seed in runs}
     missing, before = [run for run in runs if known[run] is None], folder.meta().get("minutes", 0.0)
     folder.describe(meta | {"minutes": before})
+    if missing:
+        _checked(first)
     groups = _groups(missing, "together" in spec)
     jobs = [(request.name, row, request.budget, numbers, request.overrides, folder.path) for row, numbers in groups]
     names = [f"{row}, seed {', '.join(map(str, numbers))}" for row, numbers in groups]
@@ -114,9 +132,9 @@ def reproduce(request: Request) -> Path:
                 row, numbers = groups[number]
                 known |= {(row, seed): records for seed, records in zip(numbers, result, strict=True)}
     except KeyboardInterrupt:
-        folder.describe(meta | {"minutes": before + _minutes(start)})
         raise Interrupted("stopped; the runs that are done are kept, and the same command goes on from there") from None
-    folder.describe(meta | {"minutes": before + _minutes(start), "runs_made": len(missing)})
+    finally:
+        folder.describe(meta | {"minutes": before + _minutes(start), "runs_made": len(missing)})
     if failures:
         raise _failed(failures)
     folder.collect([record for run in runs for record in known[run] or []])

@@ -25,16 +25,28 @@ def page() -> str:
     parts = ["# Reproducing", INTRODUCTION]
     for name, results in stored.items():
         parts += section(name, results)
-    missing = [name for name in settings.tables() if name not in stored]
-    if missing:
-        commands = "\n".join(f"- `python -m experiments.reproduce {name}`: {settings.worded_as_usual(name)['title']}" for name in missing)
-        parts += ["## Not run yet", f"These tables have no published run on this page's machines:\n\n{commands}"]
+    parts += _not_run(set(stored))
     return "\n\n".join([*parts, *benchmarked.sections()]) + "\n"
+
+
+def _not_run(stored: set[str]) -> list[str]:
+    """The tables without a published run, and those whose full budget has none."""
+    missing = [name for name in settings.tables() if name not in stored]
+    short = [name for name in settings.tables() if name in stored and f"{name}-full" not in stored]
+    commands = "\n".join(f"- `python -m experiments.reproduce {name}`: {settings.worded_as_usual(name)['title']}" for name in missing)
+    full = "\n".join(f"- `python -m experiments.reproduce {name} budget=full`" for name in short)
+    return [
+        "## Not run yet",
+        *([f"These tables have no published run on this page's machines:\n\n{commands}"] if missing else []),
+        *([f"These have one in the default budget only; the full one is for a GPU or for days:\n\n{full}"] if short else []),
+        "Nothing on this page was run on a GPU, where `python -m benchmarks.gflownet_em --reference PATH --device cuda` times the captured step, too.",
+    ]
 
 
 def section(name: str, results: dict[str, Any]) -> list[str]:
     """One table: numbers, how they were made, how to read them, what differs."""
-    spec, meta = settings.worded_as_usual(name), results["meta"]
+    meta = results["meta"]
+    spec = settings.worded_as_usual(meta["name"], meta["budget"])
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
     reading = [f"*How to read it.* {spec['reading'].strip()}"] if "reading" in spec else []
     differs = [f"*What differs from the published experiment, and why.* {spec['differs'].strip()}"] if "differs" in spec else []

@@ -21,6 +21,7 @@ OmegaConf.register_new_resolver("share", lambda value, part: int(value * part), 
 OmegaConf.register_new_resolver("vgg", lambda folder: None if folder is None else f"{folder}/vgg16_features.safetensors", replace=True)
 OmegaConf.register_new_resolver("pixels", lambda binarisation: LABELS[binarisation], replace=True)
 OmegaConf.register_new_resolver("images", lambda name: NAMES[name], replace=True)
+OmegaConf.register_new_resolver("nth", lambda value, parts: max(1, value // parts), replace=True)
 OmegaConf.register_new_resolver("half", lambda value: value // 2, replace=True)
 
 
@@ -63,10 +64,11 @@ def worded(spec: dict[str, Any], config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in words.items()}
 
 
-def worded_as_usual(name: str) -> dict[str, Any]:
-    """The table's words in its default budget."""
+def worded_as_usual(name: str, budget: str = "cpu") -> dict[str, Any]:
+    """The table's words with its usual settings; a budget that is not the default stands in the title."""
     spec = table(name)
-    return worded(spec, row(name, spec["rows"][0], "cpu", 0))
+    words = worded(spec, row(name, spec["rows"][0], budget, 0))
+    return words if budget == "cpu" else words | {"title": f"{words['title']} (budget={budget})"}
 
 
 def budgets(spec: dict[str, Any]) -> list[str]:

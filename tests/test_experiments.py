@@ -69,7 +69,7 @@ def test_a_table_s_words_fit_its_rows_and_columns(table):
     assert set(spec["labels"]) == set(spec["rows"])
     assert set(spec["headings"]) == set(spec["columns"])
     assert spec["headline"] in spec["columns"]
-    assert spec["reference"] in spec["rows"]
+    assert spec.get("reference", spec["rows"][0]) in spec["rows"]
     assert {"smoke", "cpu", "full"} <= set(settings.budgets(spec))
 
 
@@ -171,6 +171,12 @@ def test_a_table_is_written_and_resumes(tmp_path, monkeypatch):
     with pytest.raises(OtherSettings, match=r"vq_ema-0\.json .*codes was 8, is 3.*outputs="):
         reproduce(parsed(["digits", "budget=smoke", "seeds=2", f"outputs={tmp_path}", *TINY, "codes=3"]))
     assert json.loads((folder / "runs" / "vq_ema-0.json").read_text())[0]["config"]["codes"] == 8
+
+
+def test_a_wrong_folder_of_data_is_one_error_and_no_run_begins(tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: data.root=\S+nowhere is no folder"):
+        reproduce(parsed(["mnist", "budget=smoke", f"outputs={tmp_path}", f"data.root={tmp_path}/nowhere"]))
+    assert not (tmp_path / "reproduce" / "mnist-smoke" / "runs").exists()
 
 
 def test_a_folder_counts_the_minutes_of_all_calls(tmp_path):

@@ -15,10 +15,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "docs" / "results").glob("*.json")))
 def test_each_page_shows_the_numbers_of_its_results_file(name):
     stored = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
-    table = tables.untitled(stored["records"], settings.worded_as_usual(name)).strip()
+    assert publish.stem(stored["meta"]) == name
+    words = settings.worded_as_usual(stored["meta"]["name"], stored["meta"]["budget"])
+    table = tables.untitled(stored["records"], words).strip()
     page = (ROOT / "docs" / "results" / f"{name}.md").read_text()
     assert table in page
-    assert settings.worded_as_usual(name).get("reading", "").strip() in page
+    assert page.startswith(f"# {words['title']}\n")
+    assert words.get("reading", "").strip() in page
     assert len({record["seed"] for record in stored["records"]}) == len(stored["meta"]["seeds"])
 
 

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, cross_entropy, mse_loss, one_hot
 
@@ -135,10 +136,11 @@ def test_m_step_of_decoder_and_prior(tmp_path):
     torch.testing.assert_close(gradients(loss.value, theta), gradients(wanted, theta))
 
 
-def test_training_begins_with_399_m_steps_and_alternates_every_400(tmp_path):
+@pytest.mark.parametrize("budget", ["cpu", "full"])
+def test_training_begins_with_399_m_steps_and_alternates_every_400(budget):
     """The published loop counts its steps from one, and makes an M-step where the step is below 400 modulo 800."""
-    made = built(tmp_path, "faithful_greedy")
-    ours = ["".join(made.learner.schedule.updates(step)) for step in range(1700)]
+    schedule = instantiate(settings.row("mnist", "faithful_greedy", budget, 0).learner.schedule)
+    ours = ["".join(schedule.updates(step)) for step in range(1700)]
     assert ours == ["M" if step % 800 < 400 else "E" for step in range(1, 1701)]
 
 
