@@ -17,7 +17,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupted(SystemExit):
-    """The run was asked to end and has saved; the exit code is 75 (EX_TEMPFAIL): the same command goes on from there."""
+    """The run was asked to end and has saved; the exit code is 75 (EX_TEMPFAIL): the same command goes on from there.
+
+    Attributes:
+        of_all: every process ends with it after the same step, so that none needs to be told (``alarm``).
+    """
+
+    of_all = True
 
     def __init__(self, message: str) -> None:
         super().__init__(INTERRUPTED)
