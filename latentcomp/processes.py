@@ -169,6 +169,14 @@ def total(x: Tensor) -> Tensor:
     return x if count() == 1 else _Total.apply(x)
 
 
+def shared_mean(mean: Tensor, rows: int) -> Tensor:
+    """The mean over the rows of all processes, of which each gives that of its own, with a gradient as :func:`total`'s."""
+    if count() == 1:
+        return mean
+    packed = total(torch.cat([mean.flatten() * rows, mean.new_tensor([float(rows)])]))
+    return packed[:-1].view(mean.shape) / packed[-1].detach()
+
+
 def averaged(tensors: Sequence[Tensor], rows: int) -> list[Tensor]:
     """The mean over processes of tensors that are means over ``rows`` rows of this process, without a gradient: what they are for the whole batch.
 

@@ -94,4 +94,4 @@ def interruptible(listens: bool = True) -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(f"{signal.Signals(number).name} came outside training; all training is saved: the same command goes on from there")
+    raise Interrupted(f"{signal.Signals(number).name} came outside training; all that is saved is kept: the same command goes on from there")

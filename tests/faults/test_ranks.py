@@ -24,8 +24,7 @@ from latentcomp.random_states import RandomStates
 from latentcomp.signals import INTERRUPTED, Interrupted
 from latentcomp.train import fit
 from tests.faults.victims import assert_same_end, assert_same_state, forked, run, waited
-from tests.learners.contract import CODEBOOKS, LEARNERS, adam, assert_same, batches, made, state
-from tests.processes.jobs import exchanging
+from tests.learners.contract import CODEBOOKS, LEARNERS, adam, assert_same, batches, exchanging, made, state
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 NAME = "vq_ema_restart"

@@ -3,17 +3,16 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentcomp import processes
 from latentcomp.data.batches import Batches
-from latentcomp.learners.vqgan import VQGAN
 from latentcomp.nn.batch_norm import SharedBatchNorm2d
-from latentcomp.nn.critic import ActNorm, PatchCritic
-from latentcomp.phases.critic import AdaptiveWeight, Critic, LeCAM, Ramp
+from latentcomp.nn.critic import ActNorm
+from latentcomp.phases.critic import Ramp
 from latentcomp.train import NonFiniteLoss, fit
-from tests.learners.contract import X, adam, batches, made, state
-from tests.scenarios import posterior, tiny_model
+from tests.learners.contract import X, adam, batches, exchanging, made, state
+from tests.scenarios import tiny_model
 
 OWN = "tests.processes.jobs:"
 ROWS = torch.rand(7, 2, 8, 8, generator=torch.Generator().manual_seed(5)).double()
@@ -59,18 +58,25 @@ def narrow(_: Any) -> dict[str, Tensor]:
     return dict(zip(("mean", "variance", "number"), processes.moments(x, (0, 2, 3)), strict=True))
 
 
-def exchanging(ramp: Ramp = Ramp(3, 4, 2)) -> VQGAN:  # noqa: B008 - an immutable tuple
-    """VQGAN with what speaks to other processes inside its losses: the adaptive weight, and a patch critic with a shared batch norm."""
-    torch.manual_seed(4)
-    network = nn.Sequential(nn.Upsample(scale_factor=8.0), PatchCritic(1, 2, 1, SharedBatchNorm2d))
-    return VQGAN(posterior("nearest_code"), Critic(network, "hinge", AdaptiveWeight(), ramp, LeCAM(0.5, 0.8)))
-
-
 def adversarial(fabric: Any, size: str) -> dict[str, Tensor]:
-    """Thirty steps of it; batches of five are shared unequally."""
+    """Thirty steps of a VQGAN that speaks to other processes inside its losses; batches of five are shared unequally."""
     model, learner = tiny_model(), exchanging().double()
     metrics = list(fit(model, learner, batches(30, size=int(size)), adam(model, learner), fabric=fabric))
     return state(model, learner) | {f"{step}.{key}": value for step, m in enumerate(metrics) for key, value in m.items()}
+
+
+def in_float32(_: Any, argument: str) -> dict[str, Tensor]:
+    """The metrics of thirty steps, each a curve: ``name*order``, where another order than 0 turns the rows of every batch about, or "double" is float64."""
+    name, order = argument.split("*")
+    dtype = torch.float64 if order == "double" else torch.float32
+    model, learner = (part.to(dtype) for part in made(name))
+    draws = torch.Generator().manual_seed(int(order)) if order.isdecimal() else None
+    data = []
+    for batch in batches(30):
+        rows = torch.randperm(batch.size, generator=draws) if order not in ("0", "double") else torch.arange(batch.size)
+        data.append(batch._replace(x=batch.x[rows].to(dtype), index=batch.index[rows]))
+    metrics = list(fit(model, learner, data, adam(model, learner)))
+    return {key: torch.stack([step[key].double() for step in metrics if key in step]) for key in sorted({*metrics[0], *metrics[-1]})}
 
 
 def broken(fabric: Any, how: str) -> str:

@@ -5,14 +5,15 @@ import re
 import pytest
 import torch
 
-from tests.learners.contract import LEARNERS, assert_same
+from tests.learners.contract import LEARNERS, WHOLE, assert_same
 from tests.processes import jobs
 from tests.processes.jobs import OWN
 from tests.processes.several import outcomes
 
-QUICK = ("vq_ema_restart", "gflownet_threshold", "gflownet_replay", "wake_sleep", "vqgan")
+QUICK = ("vq_ema_restart", "gflownet_threshold", "gflownet_replay", "wake_sleep", "vqgan", "lfq", "residual_ema", "second_stage")
+KINDS = ("whole", "shared", "split", "whole", "shared", "whole", "shared", "split")  # of the batches
 BROKEN = ("nan", "lambda", "few", "ends", "parts")
-SMALL = [f"{OWN}trained/{name}*3*{kind}" for name, kind in zip(QUICK, ("whole", "shared", "split", "whole", "shared"), strict=True)]
+SMALL = [f"{OWN}trained/{name}*3*{kind}" for name, kind in zip(QUICK, KINDS, strict=True)]
 OTHERS = [f"{OWN}communicated", f"{OWN}normalised/batch", f"{OWN}normalised/act"]
 ADVERSARIAL = [f"{OWN}adversarial/6", f"{OWN}adversarial/5"]
 
@@ -106,5 +107,6 @@ def test_what_stops_one_process_stops_both_after_the_same_step(both, how):
 @pytest.mark.slow
 def test_every_learner_ends_where_one_process_does_after_thirty_steps(tmp_path):
     names = [f"{OWN}trained/{name}*30*{kind}" for name, kind in zip(LEARNERS, ["whole", "shared", "split"] * len(LEARNERS), strict=False)]
+    names += [f"{OWN}trained/{name}*30*{kind}" for name, kind in zip(WHOLE, ["whole", "shared"] * len(WHOLE), strict=False)]
     for name, result in outcomes(tmp_path, names).items():
         assert_the_run_of_one(result, name)
