@@ -98,6 +98,6 @@ def keep_failure(error: NonFiniteLoss, model: LatentVariableModel, learner: Lear
     try:
         save_data(path, {"step": error.step, "learner": error.learner, "term": error.term, "batch": batch, "states": states})
         kept = f"The batch and the states that it met are in {path}"
-    except (OSError, RuntimeError) as failure:  # torch makes a RuntimeError of a full disk
+    except OSError as failure:
         kept = f"The batch and the states that it met could not be written to {path} ({failure})"
     return NonFiniteLoss(f"{error}. {kept}", error.step, error.learner, error.term, error.batch)

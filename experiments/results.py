@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from latentcomp import __version__
-from latentcomp.checkpoint import save_data
+from latentcomp.checkpoint import save_data, written
 
 
 class OtherVersion(SystemExit):
@@ -90,7 +90,6 @@ def hardware() -> str:
 
 def write_json(path: Path, data: object) -> None:
     """Writes JSON whole or not at all; numbers that JSON does not know are refused, not written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
-    unfinished.replace(path)
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    with written(path) as file:
+        file.write(text.encode())
