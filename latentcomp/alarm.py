@@ -62,7 +62,7 @@ class _Thread:
     """
 
     def __init__(self, key: str) -> None:
-        self.key, self.failure, self.over = key, "", threading.Event()
+        self.key, self.failure, self.over, self._told = key, "", threading.Event(), False
         self._store, self._known, self._ended = dist.distributed_c10d._get_default_store(), threading.Event(), threading.Event()
         self._own = self._store.clone()  # a store serves one caller at a time
         self._thread = threading.Thread(target=self._look, name="latentcomp-alarm", daemon=True)
@@ -86,14 +86,17 @@ class _Thread:
                 dist.group.WORLD.abort()
 
     def tell(self, error: BaseException) -> None:
-        """Writes the failure for the others, unless one of them has failed before, and waits until they have heard of it."""
+        """Writes the failure for the others, once, unless one of them has failed before, and waits until they have heard of it."""
         self.end()
+        if self._told:
+            return
+        self._told = True
         try:
             if self._store.add(f"{self.key}/failures", 1) > 1:
                 self._store.add(f"{self.key}/heard", int(not self.failure))
                 return
             text = f"rank {dist.get_rank()} of {dist.get_world_size()} failed: {type(error).__name__}: {error}"
-            self._store.set(self.key, text.encode()[:4000])
+            self._store.set(self.key, text[:4000])
             latest = time.monotonic() + LINGER
             while self._store.add(f"{self.key}/heard", 0) < dist.get_world_size() - 1 and time.monotonic() < latest:
                 time.sleep(LOOKS / 10)

@@ -152,8 +152,10 @@ def _arguments(module: nn.Module | Described, where: str) -> dict[str, Any]:
     if "_made_with" not in module.__dict__:  # it has no constructor of its own, or torch's
         return (_of_torch(module, where) if isinstance(module, nn.Module) else {}) | _left_out(type(module))
     kind, given, keywords = module.__dict__["_made_with"]
-    bound = inspect.signature(kind.__init__).bind(module, *given, **keywords)
-    return {key: _now(module, key, value) for key, value in list(bound.arguments.items())[1:]} | _left_out(type(module))
+    signature = inspect.signature(kind.__init__)
+    several = {key for key, parameter in signature.parameters.items() if parameter.kind is inspect.Parameter.VAR_POSITIONAL}
+    bound = list(signature.bind(module, *given, **keywords).arguments.items())[1:]
+    return {"*" if key in several else key: _now(module, key, value) for key, value in bound} | _left_out(type(module))
 
 
 def _left_out(kind: type) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from latentcomp.signals import INTERRUPTED
 from tests.faults.victims import forked, waited
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-ROWS, UPDATES = ("vq_ema", "vq_gradient", "gumbel_softmax"), 400
+ROWS, UPDATES = ("vq_ema", "vq_gradient", "gumbel_softmax"), 200
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from latentcomp.signals import INTERRUPTED, Interrupted
 from latentcomp.train import fit
 from tests.faults.victims import assert_same_end, assert_same_state, forked, run, waited
 from tests.learners.contract import CODEBOOKS, LEARNERS, adam, assert_same, batches, exchanging, made, state
+from tests.processes.several import environment, free_port
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 NAME = "vq_ema_restart"
@@ -226,3 +229,30 @@ def test_a_rank_that_is_asked_to_end_does_not_ring_the_alarm(tmp_path):
             assert processes.stacked([rank]) == [[0], [1]]
 
     assert both(run, tmp_path) == [0, 0]
+
+
+HAND = """
+import os, sys, time
+from torch import distributed as dist
+from latentcomp import processes
+
+dist.init_process_group("gloo")
+with processes.Watch():
+    processes.stacked([1])
+    if dist.get_rank() == {victim}:
+        time.sleep(1)
+        raise ValueError("a bad number")
+    processes.stacked([2])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_processes_started_by_hand_end_by_themselves_when_one_fails(victim):
+    """Whole interpreters, up to their exit, of which the first keeps the store that the news travels through."""
+    port, command = free_port(), [sys.executable, "-c", HAND.format(victim=victim)]
+    started = [subprocess.Popen(command, env=os.environ | environment(rank, 2, port), stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    texts = [process.communicate(timeout=60)[1] for process in started]  # the group itself would wait for 30 minutes
+    assert [process.returncode for process in started] == [1, 1]
+    assert "ValueError: a bad number" in texts[victim]
+    assert texts[1 - victim].rstrip().endswith(f"PeerFailed: rank {victim} of 2 failed: ValueError: a bad number")

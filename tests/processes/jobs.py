@@ -66,7 +66,10 @@ def adversarial(fabric: Any, size: str) -> dict[str, Tensor]:
 
 
 def in_float32(_: Any, argument: str) -> dict[str, Tensor]:
-    """The metrics of thirty steps, each a curve: ``name*order``, where another order than 0 turns the rows of every batch about, or "double" is float64."""
+    """The metrics of thirty steps, each a curve: ``name*order``, where another order than 0 turns the rows of every batch about, or "double" is float64.
+
+    One process splits its batches in two, as two processes share them.
+    """
     name, order = argument.split("*")
     dtype = torch.float64 if order == "double" else torch.float32
     model, learner = (part.to(dtype) for part in made(name))
@@ -75,7 +78,7 @@ def in_float32(_: Any, argument: str) -> dict[str, Tensor]:
     for batch in batches(30):
         rows = torch.randperm(batch.size, generator=draws) if order not in ("0", "double") else torch.arange(batch.size)
         data.append(batch._replace(x=batch.x[rows].to(dtype), index=batch.index[rows]))
-    metrics = list(fit(model, learner, data, adam(model, learner)))
+    metrics = list(fit(model, learner, data, adam(model, learner), accumulate=1 if processes.count() > 1 else 2))
     return {key: torch.stack([step[key].double() for step in metrics if key in step]) for key in sorted({*metrics[0], *metrics[-1]})}
 
 
