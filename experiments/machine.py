@@ -43,7 +43,7 @@ def fabric(config: DictConfig) -> Any:
         raise SystemExit("error: other devices, precisions and numbers of processes need Fabric: pip install 'latentcomp[engine]'") from None
     settings = {"accelerator": machine.accelerator, "devices": machine.devices, "num_nodes": machine.nodes, "precision": config.precision}
     made = Fabric(strategy=machine.strategy, **settings)
-    if machine.strategy in ("auto", "ddp") and isinstance(made.strategy, DDPStrategy):  # a process that waits for one that failed gives up in time
+    if machine.strategy in ("auto", "ddp") and isinstance(made.strategy, DDPStrategy):  # a process that waits for one that was lost gives up in time
         made = Fabric(strategy=DDPStrategy(timeout=timedelta(seconds=machine.timeout)), **settings)
     made.launch()
     return made
@@ -98,6 +98,6 @@ def keep_failure(error: NonFiniteLoss, model: LatentVariableModel, learner: Lear
     try:
         save_data(path, {"step": error.step, "learner": error.learner, "term": error.term, "batch": batch, "states": states})
         kept = f"The batch and the states that it met are in {path}"
-    except (OSError, RuntimeError) as failure:  # torch makes a RuntimeError of a full disk
+    except OSError as failure:
         kept = f"The batch and the states that it met could not be written to {path} ({failure})"
     return NonFiniteLoss(f"{error}. {kept}", error.step, error.learner, error.term, error.batch)

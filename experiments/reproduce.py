@@ -20,7 +20,7 @@ from experiments import pool, settings
 from experiments.execute import plain
 from experiments.report import write as write_report
 from experiments.results import Folder
-from latentcomp.signals import Interrupted
+from latentcomp.signals import Interrupted, interruptible
 
 ONE_RUN = "experiments.execute.execute"  # the procedure that trains on ``data``
 
@@ -102,7 +102,7 @@ def reproduce(request: Request) -> Path:
 
     Raises:
         SystemExit: runs failed (they are named, the others are kept), or the folder is of another version or of other settings.
-        Interrupted: Ctrl-C, or a signal to each of the runs that did not end; the same command goes on.
+        Interrupted: a signal to this process, which its runs have heard, or to each of the runs that did not end; the same command goes on.
     """
     start = time.monotonic()
     spec = settings.table(request.name)
@@ -133,6 +133,9 @@ def reproduce(request: Request) -> Path:
                 known |= {(row, seed): records for seed, records in zip(numbers, result, strict=True)}
     except KeyboardInterrupt:
         raise Interrupted("stopped; the runs that are done are kept, and the same command goes on from there") from None
+    except Interrupted:
+        if not failures:
+            raise
     finally:
         folder.describe(meta | {"minutes": before + _minutes(start), "runs_made": len(missing)})
     if failures:
@@ -168,7 +171,8 @@ def _command(request: Request) -> str:
 
 if __name__ == "__main__":
     try:
-        where = reproduce(parsed(sys.argv[1:]))
+        with interruptible():
+            where = reproduce(parsed(sys.argv[1:]))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         raise

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from latentcomp import __version__
-from latentcomp.checkpoint import save_data
+from latentcomp.checkpoint import save_data, written
 
 ELSEWHERE = "Move the folder away, or write elsewhere with outputs=FOLDER. Nothing in it was changed"
 ABSENT = "absent"
@@ -120,7 +120,6 @@ def hardware() -> str:
 
 def write_json(path: Path, data: object) -> None:
     """Writes JSON whole or not at all; numbers that JSON does not know are refused, not written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
-    unfinished.replace(path)
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    with written(path) as file:
+        file.write(text.encode())

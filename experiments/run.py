@@ -57,7 +57,7 @@ def run(config: DictConfig) -> None:
     task = bar.add_task(f"{choice}, seed {config.seed}", total=config.budget.updates)
     try:
         records, pictures = get_method(config.procedure)(config, Path(choice).name, _progress(bar, task), folder)
-    except NonFiniteLoss as error:
+    except (NonFiniteLoss, processes.PeerFailed) as error:  # of the process that failed, its own traceback stands above
         raise SystemExit(f"error: {error}") from None
     except Interrupted as error:
         bar.console.print(str(error))

@@ -12,8 +12,6 @@ refused by name, and the run falls back to the one before.
 import hashlib
 import json
 import math
-import os
-import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -24,11 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from latentcomp import processes
-from latentcomp.checkpoint import Stateful
+from latentcomp.checkpoint import Stateful, check_plain, flush, serialise
 
 FORMAT = 1
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
-PLAIN = {int, float, str, bool, type(None), Tensor, nn.Parameter}
 
 
 class DamagedCheckpoint(ValueError):
@@ -126,7 +123,7 @@ class Checkpoints:
             _write(unfinished, tensors, states, {"format": FORMAT, "step": step, "score": score, "about": self.about})
             self._discard(place)  # there only if a run that fell back comes by again
             unfinished.rename(place)
-            _flush(self.folder)
+            flush(self.folder)
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             message = f"{place} could not be written ({error.strerror or error}); the checkpoints before it are whole. The run goes on and tries again"
@@ -257,20 +254,8 @@ def _divided(whole: Mapping[str, dict[str, Any]], modules: set[str]) -> tuple[di
                 tensors[f"{name}/{key}"] = value.detach().contiguous().clone()  # shared storage would be refused
             else:
                 states[name][key] = value
-    _check_plain(states, "")
+    check_plain(states)
     return tensors, states
-
-
-def _check_plain(value: Any, where: str) -> None:
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            _check_plain(key, f"a key of {where}")
-            _check_plain(below, f"{where}.{key}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for number, below in enumerate(value):
-            _check_plain(below, f"{where}[{number}]")
-    elif type(value) not in PLAIN:
-        raise TypeError(f"{where} is of type {type(value).__name__}, which a checkpoint would not read again: keep tensors, numbers, strings, lists or dicts")
 
 
 def _write(folder: Path, tensors: dict[str, Tensor], states: dict[str, dict[str, Any]], body: dict[str, Any]) -> None:
@@ -279,15 +264,13 @@ def _write(folder: Path, tensors: dict[str, Tensor], states: dict[str, dict[str,
 
     try:
         save_file(tensors, folder / WEIGHTS)
-        torch.save(states, folder / STATE)
-    except (SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("inline_container|PytorchStreamWriter|iostream", str(error)):
-            raise  # no word of torch's writer: a loader's dead worker, say, of which a signal tells wherever the process is
-        raise OSError(str(error)) from error  # what both make of a full disk
+    except SafetensorError as error:
+        raise OSError(str(error)) from error  # what it makes of a full disk
+    serialise(states, folder / STATE)
     body |= {"files": {name: _digest(folder / name) for name in (WEIGHTS, STATE)}}
     (folder / MANIFEST).write_text(json.dumps({"body": body, "sha256": _checksum(body)}, indent=1))
     for path in (*(folder / name for name in (WEIGHTS, STATE, MANIFEST)), folder):
-        _flush(path)
+        flush(path)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -319,15 +302,6 @@ def _checksum(body: object) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """To the disk itself; of a folder, the names in it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Modules that remember what they were made with, so that they can be described as JSON and made again elsewhere."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
@@ -32,6 +33,14 @@ def nameable(function: Function) -> Function:
 def is_nameable(function: Any) -> bool:
     """Whether it was marked."""
     return "_nameable" in getattr(function, "__dict__", {})
+
+
+def made_with(module: Described, **arguments: Any) -> None:
+    """Says of a copy that differs from its original what it would have been made with."""
+    kind, given, keywords = module.__dict__["_made_with"]
+    bound = inspect.signature(kind.__init__).bind(module, *given, **keywords)
+    bound.arguments.update(arguments)
+    module.__dict__["_made_with"] = (kind, bound.args[1:], bound.kwargs)
 
 
 def _remembering(kind: type, init: Callable[..., None]) -> Callable[..., None]:

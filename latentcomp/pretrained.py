@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from latentcomp import _version
+from latentcomp.checkpoint import written
 from latentcomp.described import Described, is_nameable
 from latentcomp.model import LatentVariableModel
 from latentcomp.posteriors.posterior import Posterior
@@ -62,11 +63,10 @@ def save_pretrained(folder: Path | str, model: LatentVariableModel, posterior: P
     config |= {name: description(part, name) for name, part in parts.items()}
     weights = save({f"{name}.{key}": tensor.detach().cpu().contiguous().clone() for name, part in parts.items() for key, tensor in part.state_dict().items()})
     config["sha256"] = hashlib.sha256(weights).hexdigest()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS).write_bytes(weights)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    return folder
+    for name, content in ((WEIGHTS, weights), (CONFIG, f"{json.dumps(config, indent=2)}\n".encode())):
+        with written(Path(folder) / name) as file:
+            file.write(content)
+    return Path(folder)
 
 
 def from_pretrained(source: Path | str, trusted: Sequence[type | Callable[..., Any]] = (), revision: str | None = None) -> Pretrained:
@@ -88,7 +88,8 @@ def from_pretrained(source: Path | str, trusted: Sequence[type | Callable[..., A
     if hashlib.sha256(weights).hexdigest() != config["sha256"]:
         raise ValueError(f"{files[WEIGHTS]} is damaged: it is not what {CONFIG} says was written. Get it again")
     classes = {_name(kind): kind for kind in trusted}
-    parts = {name: built(config[name], classes) for name in ("model", "posterior") if name in config}
+    with torch.random.fork_rng(devices=[]):  # they are made with random weights first, of which nobody's generator should know
+        parts = {name: built(config[name], classes) for name in ("model", "posterior") if name in config}
     tensors = load(weights)
     for name, part in parts.items():
         part.load_state_dict({key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")})
@@ -148,11 +149,13 @@ def _arguments(module: nn.Module | Described, where: str) -> dict[str, Any]:
         return {"*": list(module.children())}
     if not isinstance(module, Described):
         return _of_torch(module, where)
-    if "_made_with" not in module.__dict__:
-        return _left_out(type(module))  # it has no constructor of its own
+    if "_made_with" not in module.__dict__:  # it has no constructor of its own, or torch's
+        return (_of_torch(module, where) if isinstance(module, nn.Module) else {}) | _left_out(type(module))
     kind, given, keywords = module.__dict__["_made_with"]
-    bound = inspect.signature(kind.__init__).bind(module, *given, **keywords)
-    return {key: _now(module, key, value) for key, value in list(bound.arguments.items())[1:]} | _left_out(type(module))
+    signature = inspect.signature(kind.__init__)
+    several = {key for key, parameter in signature.parameters.items() if parameter.kind is inspect.Parameter.VAR_POSITIONAL}
+    bound = list(signature.bind(module, *given, **keywords).arguments.items())[1:]
+    return {"*" if key in several else key: _now(module, key, value) for key, value in bound} | _left_out(type(module))
 
 
 def _left_out(kind: type) -> dict[str, Any]:
@@ -173,13 +176,21 @@ def _now(module: nn.Module | Described, key: str, value: Any) -> Any:
 
 def _of_torch(module: nn.Module, where: str) -> dict[str, Any]:
     """Of torch's own layers: attributes of the constructor's names; whether there is a bias is a matter of whether there is one."""
-    if not type(module).__module__.startswith("torch.nn.modules."):
+    if not isinstance(module, Described) and not type(module).__module__.startswith("torch.nn.modules."):
         raise TypeError(
             f"{where} is a {type(module).__name__}, which does not remember how it was made: derive it from latentcomp.described.Described first, "
             f"class {type(module).__name__}(Described, nn.Module)"
         )
-    names = [name for name in inspect.signature(type(module).__init__).parameters if name not in ("self", "device", "dtype", "args", "kwargs")]
-    values = {name: getattr(module, name) for name in names if hasattr(module, name)}
+    if type(module).__init__ is nn.Module.__init__ or type(module) is nn.Identity:
+        return {}
+    names = [name for name in inspect.signature(type(module).__init__).parameters if name not in ("self", "device", "dtype") and not name.startswith("_")]
+    lost = [name for name in names if not hasattr(module, name) or inspect.ismethod(getattr(module, name))]
+    if lost:
+        raise TypeError(
+            f"{where} is a {type(module).__name__}, which does not say what it was made with ({', '.join(lost)}): make it inside a class of your own that "
+            "derives from latentcomp.described.Described"
+        )
+    values = {name: getattr(module, name) for name in names}
     return {name: value is not None if isinstance(value, torch.Tensor) or name == "bias" else value for name, value in values.items()}
 
 

@@ -4,23 +4,26 @@ The rows of a batch are shared out; each process computes the losses of its rows
 gradients, metrics and moments is then that of the whole batch, and rows of statistics that are put below each other are those of the whole batch. Learners
 call methods of models, which the hooks of ``DistributedDataParallel`` do not see; so the loop sums gradients itself, after backward.
 
-All of it rests on ``torch.distributed``: gloo on CPUs, NCCL on GPUs, started by Fabric, torchrun or by hand.
+All of it rests on ``torch.distributed``: gloo on CPUs, NCCL on GPUs, started by Fabric, torchrun or by hand. Every exchange is given up when another process
+is known to have failed (``alarm``).
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from latentcomp import alarm
+from latentcomp.alarm import PeerFailed, Watch
+
+__all__ = ["PeerFailed", "Watch"]  # what users of this module catch, and stand their loops in
+
 BUCKET = 25 * 2**20  # bytes that travel at once, as in DistributedDataParallel
-
-
-class PeerFailed(RuntimeError):
-    """Another process of the run stopped with an error of its own; this one stops with it instead of waiting for it for ever."""
 
 
 def count() -> int:
@@ -38,14 +41,26 @@ def device() -> torch.device:
     return torch.device("cpu") if dist.get_backend() == "gloo" else torch.device(torch.accelerator.current_accelerator() or "cpu")
 
 
+def _exchanged(exchange: Callable[..., Any], *arguments: Any) -> None:
+    """One of torch's collectives, done.
+
+    Raises:
+        PeerFailed: another process has failed.
+    """
+    alarm.check()
+    alarm.finish(exchange(*arguments, async_op=True))
+
+
 def stacked(numbers: Sequence[int]) -> list[list[int]]:
     """The numbers of every process, in the order of the processes."""
     if count() == 1:
         return [list(numbers)]
     own = torch.tensor(numbers, device=device())
     rows = [torch.empty_like(own) for _ in range(count())]
-    dist.all_gather(rows, own)
-    return [row.tolist() for row in rows]
+    _exchanged(dist.all_gather, rows, own)
+    lines = [row.tolist() for row in rows]
+    alarm.check()  # an exchange on a GPU that was given up ends with any numbers
+    return lines
 
 
 @torch.no_grad()
@@ -56,7 +71,7 @@ def summed(tensors: Sequence[Tensor]) -> list[Tensor]:
     sums = list(tensors)
     for bucket in _buckets(tensors):
         flat = torch.cat([tensors[i].detach().flatten() for i in bucket])
-        dist.all_reduce(flat)
+        _exchanged(dist.all_reduce, flat)
         for i, part in zip(bucket, flat.split([tensors[i].numel() for i in bucket]), strict=True):
             sums[i] = part.view(tensors[i].shape)
     return sums
@@ -105,7 +120,7 @@ def gathered(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
     longest = max(map(sum, sizes))
     padded = torch.cat([own, own.new_zeros(longest - len(own))])
     arrived = [torch.empty_like(padded) for _ in range(count())]
-    dist.all_gather(arrived, padded)
+    _exchanged(dist.all_gather, arrived, padded)
     parts = [line[: sum(size)].split(size) for line, size in zip(arrived, sizes, strict=True)]
     return {name: torch.cat([_typed(part[i], rows[name]) for part in parts]) for i, name in enumerate(names)}
 
@@ -123,7 +138,7 @@ def broadcast(tensors: Sequence[Tensor]) -> None:
     """Every process takes the values that the first one has."""
     for tensor in tensors if count() > 1 else ():
         whole = tensor.detach().contiguous().flatten()
-        dist.broadcast(whole.view(torch.uint8), 0)  # as bytes: gloo knows no whole numbers of 16 bits
+        _exchanged(dist.broadcast, whole.view(torch.uint8), 0)  # as bytes: gloo knows no whole numbers of 16 bits
         tensor.copy_(whole.view(tensor.shape))
 
 
@@ -134,14 +149,14 @@ class _Total(torch.autograd.Function):
     def forward(ctx: object, x: Tensor) -> Tensor:
         """The sum."""
         x = x.clone()
-        dist.all_reduce(x)
+        _exchanged(dist.all_reduce, x)
         return x
 
     @staticmethod
     def backward(ctx: object, gradient: Tensor) -> Tensor:
         """The sum of what comes from each process."""
         gradient = gradient.clone()
-        dist.all_reduce(gradient)
+        _exchanged(dist.all_reduce, gradient)
         return gradient
 
 
@@ -152,6 +167,14 @@ def total(x: Tensor) -> Tensor:
     may as well carry it afterwards.
     """
     return x if count() == 1 else _Total.apply(x)
+
+
+def shared_mean(mean: Tensor, rows: int) -> Tensor:
+    """The mean over the rows of all processes, of which each gives that of its own, with a gradient as :func:`total`'s."""
+    if count() == 1:
+        return mean
+    packed = total(torch.cat([mean.flatten() * rows, mean.new_tensor([float(rows)])]))
+    return packed[:-1].view(mean.shape) / packed[-1].detach()
 
 
 def averaged(tensors: Sequence[Tensor], rows: int) -> list[Tensor]:
@@ -181,8 +204,8 @@ def moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
 class Together:
     """``with Together() as step: ...``: either every process comes through, or all of them stop.
 
-    An error inside it is told to the others, which raise :class:`PeerFailed` with its text, once they come to the end of it. Where they wait inside it, in an
-    exchange of their own (:func:`total`, :func:`averaged`) that the failed process never came to, they learn of it only by the timeout of the process group.
+    An error inside it is told to the others at once (``alarm``), which raise :class:`PeerFailed` with its text: where they wait for this process, be it at the
+    end of it or in an exchange of their own (:func:`total`, :func:`averaged`) that the failed process never came to.
 
     Attributes:
         number: what this process says.
@@ -192,28 +215,18 @@ class Together:
     def __init__(self) -> None:
         self.number = 0
         self.numbers = [0]
+        self._watch = Watch()
 
     def __enter__(self) -> "Together":
+        self._watch.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.numbers = [self.number]
-        if count() == 1:
-            return
-        lines = stacked([0 if error is None else 1, self.number])
-        self.numbers = [number for _, number in lines]
-        failed = [process for process, (failure, _) in enumerate(lines) if failure]
-        if not failed:
-            return
-        texts = _texts(f"{type(error).__name__}: {error}" if error is not None else "")
-        if error is None:
-            raise PeerFailed("; ".join(f"process {process} of {count()} stopped with {texts[process]}" for process in failed))
-
-
-def _texts(text: str, longest: int = 1000) -> list[str]:
-    """A line of text of every process."""
-    data = text.encode()[:longest]
-    return [bytes(line).rstrip(b"\0").decode(errors="replace") for line in stacked([*data, *[0] * (longest - len(data))])]
+        try:
+            if error is None:
+                self.numbers = [number for (number,) in stacked([self.number])]
+        finally:
+            self._watch.__exit__(kind, error, trace)
 
 
 def any_of(flag: bool) -> bool:

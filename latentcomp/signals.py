@@ -17,7 +17,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupted(SystemExit):
-    """The run was asked to end and has saved; the exit code is 75 (EX_TEMPFAIL): the same command goes on from there."""
+    """The run was asked to end and has saved; the exit code is 75 (EX_TEMPFAIL): the same command goes on from there.
+
+    Attributes:
+        of_all: every process ends with it after the same step, so that none needs to be told (``alarm``).
+    """
+
+    of_all = True
 
     def __init__(self, message: str) -> None:
         super().__init__(INTERRUPTED)
@@ -88,4 +94,4 @@ def interruptible(listens: bool = True) -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(f"{signal.Signals(number).name} came outside training; all training is saved: the same command goes on from there")
+    raise Interrupted(f"{signal.Signals(number).name} came outside training; all that is saved is kept: the same command goes on from there")

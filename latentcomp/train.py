@@ -80,13 +80,14 @@ def fit(
     _check_optimizers(model, learner, optimizers)
     _check_codebook(model, learner)
     engine = Engine(fabric)
-    engine.place(model, learner, optimizers)
-    for number, (batch, rows) in enumerate(engine.shared(batches, accumulate)):
-        if number == 0:
-            with processes.Together():
-                learner.check(model, batch)
-        parts = [_Part(part, part.size / rows, learner.losses(model, part)) for part in batch.split(accumulate)]
-        yield _step(model, learner, parts, optimizers, clip, engine)
+    with processes.Watch():
+        engine.place(model, learner, optimizers)
+        for number, (batch, rows) in enumerate(engine.shared(batches, accumulate)):
+            if number == 0:
+                with processes.Together():
+                    learner.check(model, batch)
+            parts = [_Part(part, part.size / rows, learner.losses(model, part)) for part in batch.split(accumulate)]
+            yield _step(model, learner, parts, optimizers, clip, engine)
 
 
 def _step(model: LatentVariableModel, learner: Learner, parts: list[_Part], optimizers: list[Optimizer], clip: float, engine: Engine) -> dict[str, Tensor]:
@@ -143,19 +144,37 @@ def _descend(value: Tensor, losses: list[Loss], learner: Learner, parts: list[_P
 
 
 def _not_finite(norm: Tensor, losses: list[Loss], learner: Learner, parts: list[_Part]) -> NonFiniteLoss:
-    """The error that names the first micro-batch whose loss is not finite, or else the gradient."""
+    """The error that names the first micro-batch whose loss is not finite, or else the gradient, and the processes that it began in."""
     bad = [number for number, loss in enumerate(losses) if not torch.isfinite(loss.value)]
-    number = bad[0] if bad else 0
+    number, origins = bad[0] if bad else 0, _origins(losses)
     loss, batch = losses[number], parts[number].batch
-    what = f"loss of the {loss.term}" if bad else f"gradient of the {loss.term}"
-    size = float(loss.value) if bad else f"not finite (norm {float(norm)}, loss {float(loss.value)})"
-    where = "" if bad or processes.count() == 1 else " in this or another process"
+    elsewhere = bool(origins) and processes.rank() not in origins
+    what = f"loss of the {loss.term}" if bad or elsewhere else f"gradient of the {loss.term}"
+    size = float(loss.value) if bad and not elsewhere else f"not finite (norm {float(norm)}, loss {float(loss.value)} here)"
+    look = f"the batch that {_ranks(origins)} names" if elsewhere else f"this batch: positions {_some(batch.positions)}"
     message = (
-        f"the {what} of {type(learner).__name__} is {size} at step {learner.step}{where}; its parts are "
+        f"the {what} of {type(learner).__name__} is {size} at step {learner.step}{_where(origins)}; its parts are "
         f"{ {key: float(value) for key, value in loss.metrics.items()} }. Parameters and state are those before this update. "
-        f"Lower the learning rate, or look at this batch: positions {_some(batch.positions)}"
+        f"Lower the learning rate, or look at {look}"
     )
     return NonFiniteLoss(message, learner.step, type(learner).__name__, loss.term, batch)
+
+
+def _origins(losses: list[Loss]) -> list[int]:
+    """The processes in which most numbers are not finite: what they exchange, such as lambda, is infected in all of them, the rest only where it began."""
+    own = sum(not bool(torch.isfinite(value)) for loss in losses for value in (loss.value, *loss.metrics.values()))
+    numbers = [number for (number,) in processes.stacked([own])]
+    return [rank for rank, number in enumerate(numbers) if number == max(numbers) > 0]
+
+
+def _ranks(ranks: list[int]) -> str:
+    return f"rank {', '.join(map(str, ranks))}"
+
+
+def _where(origins: list[int]) -> str:
+    if processes.count() == 1:
+        return ""
+    return f" in {_ranks(origins)} of {processes.count()}" if origins else " in this or another process"
 
 
 def _some(positions: Tensor, most: int = 8) -> str:

@@ -77,7 +77,8 @@ def brute_force_log_joint(model: LatentVariableModel, x: torch.Tensor) -> torch.
     """log p(x_b, z_m) of all images and codes, by a loop over codes and a sum over pixels written out, sharing no code with ``enumeration``."""
     columns = []
     for z in all_codes(model.cardinalities):
-        e = torch.stack([model.codebook.vectors[k] for k in z])
+        books = getattr(model.codebook, "books", [model.codebook])  # of a residual quantiser: a vector is a sum
+        e = torch.stack([sum(book.vectors[k] for book, k in zip(books, codes, strict=True)) for codes in z.view(-1, len(books))])
         on = model.decoder(e.unsqueeze(0)).sigmoid()
         log_px_z = (x * on.log() + (1 - x) * (1 - on).log()).flatten(1).sum(1)
         columns.append(log_px_z + model.prior().log_prob(z.unsqueeze(0)))

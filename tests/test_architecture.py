@@ -13,7 +13,7 @@ OURS = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py")), *sorted((ROOT /
 
 # Import layers: a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"noise", "batch", "objectives", "statistics", "_version", "checkpoint", "checkpoints", "processes", "random_states", "signals", "described"},
+    {"noise", "batch", "objectives", "statistics", "_version", "checkpoint", "checkpoints", "alarm", "processes", "random_states", "signals", "described"},
     {"nn"},
     {"codes"},
     {"codebook", "priors", "likelihoods", "energies"},

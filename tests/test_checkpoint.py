@@ -1,6 +1,8 @@
 """States on disk: whole or not at all, read without executing anything."""
 
+import os
 import pickle
+import struct
 
 import pytest
 import torch
@@ -30,12 +32,41 @@ def test_a_write_that_fails_leaves_the_previous_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         checkpoint.save(path, {"model": nn.Linear(2, 3)})
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"not a checkpoint"])
+def test_the_names_of_the_folder_are_flushed_after_the_file(tmp_path, monkeypatch):
+    """A file that was moved to its name is not there after a power cut until the folder is on the disk, too."""
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.readlink(f"/proc/self/fd/{number}")) or fsync(number))
+    checkpoint.save(tmp_path / "state.pt", {"model": nn.Linear(2, 3)})
+    assert flushed == [str(tmp_path / "state.pt.part"), str(tmp_path)]
+
+
+def test_what_would_not_be_read_again_is_not_written(tmp_path):
+    class Odd(nn.Linear):
+        """Its state holds a set."""
+
+        def get_extra_state(self) -> set[int]:
+            """One."""
+            return {1}
+
+    with pytest.raises(TypeError, match="model._extra_state is of type set, which a checkpoint would not read again"):
+        checkpoint.save(tmp_path / "state.pt", {"model": Odd(2, 3)})
+    assert not list(tmp_path.iterdir())
+
+
+def flipped(data: bytes) -> bytes:
+    """One bit of the first weight is another."""
+    at = data.index(struct.pack("<f", 0.75))
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"not a checkpoint", flipped])
 def test_a_damaged_file_is_refused_by_name(tmp_path, damage):
-    path = tmp_path / "state.pt"
-    checkpoint.save(path, {"model": nn.Linear(2, 3)})
+    path, model = tmp_path / "state.pt", nn.Linear(2, 3)
+    nn.init.constant_(model.weight, 0.75)
+    checkpoint.save(path, {"model": model})
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"state\.pt cannot be read"):
         checkpoint.load(path, {"model": nn.Linear(2, 3)})

@@ -258,7 +258,7 @@ def test_a_signal_while_a_run_is_judged_ends_it_with_the_documented_code_and_it_
     config, handler, steps = settings.row("digits", "vq_ema", "smoke", 0, TINY), signal.getsignal(number), []
     with monkeypatch.context() as patch:
         patch.setattr("experiments.execute.judge", lambda *_: os.kill(os.getpid(), number))
-        with pytest.raises(Interrupted, match=f"{number.name} came outside training; all training is saved") as caught:
+        with pytest.raises(Interrupted, match=f"{number.name} came outside training; all that is saved is kept") as caught:
             execute(config, "vq_ema", folder=tmp_path)
     assert caught.value.code == 75
     assert signal.getsignal(number) is handler

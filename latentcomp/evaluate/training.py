@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 from torch.optim import Optimizer
 
+from latentcomp import processes
 from latentcomp.data.split import Split
 from latentcomp.evaluate.budget import Budget, Descent, Machine, Training
 from latentcomp.evaluate.run import Run, validation_nll
@@ -46,7 +47,15 @@ def train(
     Raises:
         NonFiniteLoss: names the step, the learner and the term.
         Interrupted: a signal asked the run to end, and it has saved.
+        PeerFailed: another process of the run stopped with an error.
     """
+    with processes.Watch():
+        return _trained(model, learner, data, descent, budget, seed, watch, machine)
+
+
+def _trained(
+    model: LatentVariableModel, learner: Learner, data: Split, descent: Descent | Optimizer, budget: Budget, seed: int, watch: Watch | None, machine: Machine
+) -> Training:
     model.check(data.validation)
     descent = descent if isinstance(descent, Descent) else Descent(descent)
     learner.seed = seed

@@ -4,10 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.described import Described
 from latentcomp.processes import count, moments
 
 
-class SharedBatchNorm2d(nn.BatchNorm2d):
+class SharedBatchNorm2d(Described, nn.BatchNorm2d):
     """``torch.nn.BatchNorm2d``, whose moments in training are those of the whole batch however many processes share it."""
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

@@ -33,7 +33,7 @@ def transposed(channels: int, kernel: int, norm: Norm | None = None) -> list[nn.
     return [layer, *([] if norm is None else [norm(channels)]), nn.ReLU(inplace=True)]
 
 
-class Residual(nn.Module):
+class Residual(Described, nn.Module):
     """r + Conv1x1(ReLU(Conv3x3(r))) with r = ReLU(x).
 
     The published block reads x + Conv1x1(ReLU(Conv3x3(ReLU(x)))), but its first ReLU works in place, so that what is added is ReLU(x); so it is here.

@@ -18,7 +18,7 @@ from latentcomp.described import Described, nameable
 from latentcomp.processes import moments
 
 
-class ActNorm(nn.Module):
+class ActNorm(Described, nn.Module):
     """scale (x + shift), channel by channel, set by the first batch in training, that of all processes, so that it comes out with mean 0 and variance 1
     (Kingma and Dhariwal, 2018).
 

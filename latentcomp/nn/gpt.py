@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from latentcomp.described import made_with
 from latentcomp.nn.sequence import SequenceNetwork
 from latentcomp.nn.transformer import Block, KeyValueCache, initialise
 
@@ -99,6 +100,7 @@ class GPT(SequenceNetwork[PrefixedCache]):
         other = copy.copy(self)
         other.cardinalities = self.cardinalities[:1] * sites
         other._check_sites()
+        made_with(other, cardinalities=other.cardinalities)
         return other
 
     def forward(self, z: Int[Tensor, "*rows N"], context: Int[Tensor, "B M"] | None = None) -> Float[Tensor, "*rows N K"]:

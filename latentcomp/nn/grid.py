@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentcomp.described import Described
+from latentcomp.described import Described, made_with
 from latentcomp.nn.unet import Decoder, Encoder
 
 
@@ -64,6 +64,7 @@ class SiteDecoder(Described, nn.Module):
         """The same decoder, weights and all, for a model of another grid."""
         other = copy.copy(self)
         other.grid = tuple(grid)
+        made_with(other, grid=other.grid)
         return other
 
     def at(self, e: Float[Tensor, "B N D"], grid: Sequence[int]) -> Float[Tensor, "B C H W"]:

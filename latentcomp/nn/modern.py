@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+from latentcomp.described import Described
 from latentcomp.nn.gpt import PrefixedCache
 from latentcomp.nn.prefix import ConditionCodes
 from latentcomp.nn.sequence import SequenceNetwork
@@ -52,7 +53,7 @@ def turned(x: Float[Tensor, "R heads T d"], rotation: Float[Tensor, "2 T d"]) ->
     return x * rotation[0] + torch.stack([-b, a], -1).flatten(-2) * rotation[1]
 
 
-class ModernBlock(nn.Module):
+class ModernBlock(Described, nn.Module):
     """Attention and a gated perceptron, each on a residual branch behind an RMS norm.
 
     Args:

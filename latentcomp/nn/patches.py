@@ -10,12 +10,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentcomp.described import Described
 from latentcomp.nn.convolutional import Residual
 
 STRIDE = 4
 
 
-class PatchSites(nn.Module):
+class PatchSites(Described, nn.Module):
     """Images to one vector for each patch, ``(B, N, W)``, row by row.
 
     Args:
@@ -41,7 +42,7 @@ class PatchSites(nn.Module):
         return rearrange(self.layers(x.contiguous(memory_format=torch.channels_last)), "b d h w -> b (h w) d")
 
 
-class PatchDecoder(nn.Module):
+class PatchDecoder(Described, nn.Module):
     """Embeddings ``(B, N, D)``, patches row by row, to the likelihood's parameters ``(B, C', 4 h, 4 w)``.
 
     Args:

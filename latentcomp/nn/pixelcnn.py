@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, one_hot
 
+from latentcomp.described import Described
 from latentcomp.nn.sequence import Cache, SequenceNetwork
 
 
@@ -30,7 +31,7 @@ class Grid(Cache):
         self.codes = self.codes.repeat_interleave(times, 0)
 
 
-class MaskedConv2d(nn.Conv2d):
+class MaskedConv2d(Described, nn.Conv2d):
     """A convolution that sees what comes before a site in raster order.
 
     Args:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import elu, pad, scaled_dot_product_attention
 
+from latentcomp.described import Described
 from latentcomp.nn.sequence import Cache, SequenceNetwork
 
 
@@ -53,7 +54,7 @@ class Depth:
     dropout: float = 0.0
 
 
-class CausalConv2d(nn.Conv2d):
+class CausalConv2d(Described, nn.Conv2d):
     """A convolution over the rows above and the columns to the left, the site itself included.
 
     Args:
@@ -70,7 +71,7 @@ class CausalConv2d(nn.Conv2d):
         return super().forward(pad(x, (self.kernel_size[1] - 1, 0, self.kernel_size[0] - 1, 0)))
 
 
-class RowsAbove(nn.Conv2d):
+class RowsAbove(Described, nn.Conv2d):
     """A convolution over the rows above alone, to both sides: what closes the blind spot.
 
     Args:
@@ -88,7 +89,7 @@ class RowsAbove(nn.Conv2d):
         return super().forward(pad(x, (columns // 2, columns // 2, rows, 0))[:, :, :-1])
 
 
-class Gated(nn.Module):
+class Gated(Described, nn.Module):
     """x + a sigmoid(b), (a, b) from two causal convolutions of ELUs, the second with the context.
 
     Args:
@@ -116,7 +117,7 @@ def _both_signs(x: Tensor) -> Tensor:
     return elu(torch.cat([x, -x], 1))
 
 
-class Lookup(nn.Module):
+class Lookup(Described, nn.Module):
     """Attention from each site to all before it, whose codes it may read.
 
     Args:

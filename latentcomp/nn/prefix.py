@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from latentcomp.described import Described
+
 
 def refuse_unless(inside: Bool[Tensor, ""], values: Tensor, message: str) -> None:
     """Refuses values of which some lie outside a range.
@@ -17,7 +19,7 @@ def refuse_unless(inside: Bool[Tensor, ""], values: Tensor, message: str) -> Non
         raise ValueError(f"{message}; got values from {float(values.min()):g} to {float(values.max()):g}")
 
 
-class ConditionCodes(nn.Module):
+class ConditionCodes(Described, nn.Module):
     """M codes of C to M vectors.
 
     Args:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from latentcomp.described import Described
 from latentcomp.nn.sequence import Cache, SequenceNetwork
 
 
@@ -29,7 +30,7 @@ class KeyValueCache(Cache):
         self.memory = self.memory.repeat_interleave(times, 2)
 
 
-class Block(nn.Module):
+class Block(Described, nn.Module):
     """Self-attention and a two-layer perceptron, each on a residual branch behind a layer norm.
 
     Args:

@@ -62,7 +62,7 @@ class Ladder:
         return tuple(level for level in range(levels) if resolution // 2**level in sides)
 
 
-class Norm(nn.GroupNorm):
+class Norm(Described, nn.GroupNorm):
     """Group norm of 32 groups, or of as many as have enough channels each.
 
     A group of one channel takes its mean away, and with it all that an even map says: behind the decoder's last norm, how bright or how red a smooth square is.
@@ -89,7 +89,7 @@ class Norm(nn.GroupNorm):
         return super().forward(x.contiguous() if x.device.type == "cpu" else x)
 
 
-class Residual(nn.Module):
+class Residual(Described, nn.Module):
     """x + Conv(Dropout(swish(Norm(Conv(swish(Norm(x))))))), with a 1x1 convolution on the shortcut where the number of channels changes.
 
     Args:
@@ -112,7 +112,7 @@ class Residual(nn.Module):
         return self.shortcut(x) + self.conv2(self.dropout(silu(self.norm2(h))))
 
 
-class Attention(nn.Module):
+class Attention(Described, nn.Module):
     """One head of self-attention between all sites of a map, on a residual branch.
 
     Args:
@@ -131,7 +131,7 @@ class Attention(nn.Module):
         return x + self.out(rearrange(attended, "b 1 (h w) c -> b c h w", h=x.shape[-2]))
 
 
-class Downsample(nn.Module):
+class Downsample(Described, nn.Module):
     """Half the height and width: a 3x3 convolution of stride 2 that pads on the right and below alone, or the mean of each 2x2 square.
 
     Args:
@@ -148,7 +148,7 @@ class Downsample(nn.Module):
         return avg_pool2d(x, 2) if self.conv is None else self.conv(pad(x, (0, 1, 0, 1)))
 
 
-class Upsample(nn.Module):
+class Upsample(Described, nn.Module):
     """Twice the height and width: each site repeated, then smoothed by a 3x3 convolution.
 
     Args:
@@ -165,7 +165,7 @@ class Upsample(nn.Module):
         return self.conv(interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Level(nn.Module):
+class Level(Described, nn.Module):
     """Residual blocks at one resolution, attention behind each of them or none, and the step to the next resolution.
 
     Args:

@@ -3,14 +3,15 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from latentcomp import objectives
+from latentcomp import objectives, processes
 from latentcomp.codebook.geometry import Geometry
 
 
 class CodeEntropy:
     """weight * ``objectives.entropy_loss`` of q(k|h) ~ exp(-||h - e_k||^2 / temperature).
 
-    The average is over the vectors of a micro-batch, so it is the one loss here that a batch's split changes: keep micro-batches large.
+    The average is over the vectors of a micro-batch, those of all processes together, so that it is the one loss here that accumulation changes: keep
+    micro-batches large.
 
     Args:
         weight: of the term.
@@ -28,4 +29,5 @@ class CodeEntropy:
 
     def __call__(self, codebook: Geometry, h: Float[Tensor, "B N D"]) -> Float[Tensor, ""]:
         """The term, with a gradient in h and in the vectors."""
-        return self.weight * objectives.entropy_loss(*codebook.soft(h, self.temperature), self.diversity)
+        entropies, mean = codebook.soft(h, self.temperature)
+        return self.weight * objectives.entropy_loss(entropies, processes.shared_mean(mean, len(entropies)), self.diversity)

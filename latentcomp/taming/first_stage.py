@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from latentcomp.codebook.codebook import Codebook
+from latentcomp.described import Described
 from latentcomp.likelihoods import Bernoulli, Laplace
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.critic import ActNorm, PatchCritic
@@ -33,7 +34,7 @@ KINDS = ("VQModel", "GumbelVQ", "VQSegmentationModel", "VQNoDiscModel")
 IGNORED = r"(^|\.)(loss\.|colorize$)"  # what evaluation has no use for: LPIPS and its VGG, a projection of labels to colours
 
 
-class FirstStage(nn.Module):
+class FirstStage(Described, nn.Module):
     """An image autoencoder with codes in between, for images of any size that its strides divide.
 
     Args:

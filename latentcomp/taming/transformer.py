@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from latentcomp.codes.truncated import TruncatedCodes
 from latentcomp.conditions import Conditioning, Coordinates, Labels, StartCode, Tokens
+from latentcomp.described import Described
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.gpt import GPT, Dropout, Size
 from latentcomp.nn.grid import Ordered, OrderedDecoder
@@ -29,7 +30,7 @@ from latentcomp.taming.pickles import BinaryFile, read_state
 MASKS = r"^transformer\.blocks\.\d+\.attn\.mask$"
 
 
-class Transformer(nn.Module):
+class Transformer(Described, nn.Module):
     """Both stages of Taming Transformers.
 
     Args:

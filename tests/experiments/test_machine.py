@@ -9,7 +9,7 @@ from experiments.machine import fabric
 
 
 def test_processes_give_up_waiting_after_the_timeout_of_the_configuration(monkeypatch):
-    """For one that failed inside an exchange, which can tell the others nothing."""
+    """For one that was lost without a word."""
     lightning = pytest.importorskip("lightning_fabric")
     monkeypatch.setattr(lightning.Fabric, "launch", lambda self: None)
     made = fabric(settings.composed(["experiment=digits/vq_ema", "machine.devices=2", "machine.timeout=7"]))

@@ -8,7 +8,7 @@ import pytest
 
 from latentcomp.checkpoints import Checkpoints, read
 from tests.faults.victims import assert_same_end, forked, killed, run, seeded, timed, waited
-from tests.learners.contract import LEARNERS
+from tests.learners.contract import LEARNERS, WHOLE
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -44,6 +44,6 @@ def test_a_killed_run_ends_as_if_it_had_not_been(name, tmp_path):
 @pytest.mark.slow
 def test_every_learner_survives_two_kills_and_some_fall_into_a_save(tmp_path):
     draws = seeded()
-    inside = {name: survives(name, tmp_path, 2, draws) for name in LEARNERS}
-    print(f"{2 * len(LEARNERS)} kills, {sum(inside.values())} inside a save: {inside}")
+    inside = {name: survives(name, tmp_path, 2, draws) for name in (*LEARNERS, *WHOLE)}
+    print(f"{2 * len(inside)} kills, {sum(inside.values())} inside a save: {inside}")
     assert sum(inside.values()) >= 5

@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -11,27 +13,39 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from torch import distributed as dist
 
 from latentcomp import processes
+from latentcomp.alarm import LOOKS, PeerFailed, Watch
 from latentcomp.checkpoints import Checkpoints
+from latentcomp.learners.learner import Learner
+from latentcomp.nn.batch_norm import SharedBatchNorm2d
+from latentcomp.phases.critic import Ramp
 from latentcomp.random_states import RandomStates
-from latentcomp.signals import INTERRUPTED
-from tests.faults.victims import assert_same_end, forked, run, waited
+from latentcomp.signals import INTERRUPTED, Interrupted
+from latentcomp.train import fit
+from tests.faults.victims import assert_same_end, assert_same_state, forked, run, waited
+from tests.learners.contract import CODEBOOKS, LEARNERS, adam, assert_same, batches, exchanging, made, state
+from tests.processes.several import environment, free_port
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 NAME = "vq_ema_restart"
 
 
-def two(folder: Path, before: Callable[[int, int], None] = lambda rank, step: None) -> list[int]:
-    """A run of two processes with a hook that knows its rank; their exit codes."""
+def two(folder: Path, before: Callable[[int, int], None] = lambda rank, step: None, name: str = NAME) -> list[int]:
+    """A run of two processes with a hook that knows its rank; their exit codes. What a process hears of the other's failure is kept, with the time."""
     store = folder / f"store-{time.monotonic_ns()}"
     folder.mkdir(exist_ok=True)
 
     def rank(number: int) -> None:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=2, timeout=timedelta(seconds=60))
-        run(NAME, folder, before=partial(before, number))
+        try:
+            run(name, folder, before=partial(before, number))
+        except PeerFailed as error:
+            (folder / f"heard-{number}").write_text(f"{time.monotonic()} {error}")
+            raise
 
     return [waited(process) for process in [forked(partial(rank, number)) for number in range(2)]]
 
@@ -48,6 +62,7 @@ def test_two_processes_log_and_end_alike_in_the_folder_of_the_first(whole):
     lines = (whole / "log.csv").read_text().splitlines()
     assert [line for line in lines if ",m_loss," in line][-1].startswith("8,")
     assert len(set(lines)) == len(lines)
+    assert_same_state(*(torch.load(whole / name, weights_only=True) for name in ("end.pt", "end-1.pt")))
 
 
 def both(function: Callable[[int], None], folder: Path) -> list[int]:
@@ -123,3 +138,121 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step_saved(whole, tmp_pa
     assert Checkpoints(tmp_path / "run" / "checkpoints").latest().step == 3
     assert two(tmp_path / "run") == [0, 0]
     assert_same_end(tmp_path / "run", whole)
+
+
+STEP = 4  # after which the second process fails
+
+
+class Fault:
+    """A learner that speaks to the other process inside its losses, and fails in the second process alone, once, where one of them would then wait.
+
+    Args:
+        place: "lambda" or "norm" inside a loss, before the exchange of that name; "statistics" where the codebook learns; "body" in the loop around ``fit``.
+        folder: which keeps when it was.
+    """
+
+    def __init__(self, place: str, folder: Path) -> None:
+        self.place, self.mark = place, folder / "failed"
+
+    def __call__(self) -> Learner:
+        """The learner."""
+        learner = exchanging(Ramp())
+        if self.place == "lambda":
+            weight = learner.critic.weight
+            learner.critic.weight = lambda *arguments: self.fails(learner.step) or weight(*arguments)
+        elif self.place == "norm":
+            next(m for m in learner.modules() if isinstance(m, SharedBatchNorm2d)).register_forward_pre_hook(lambda *_: self.fails(learner.step))
+        elif self.place == "statistics":
+            update = learner.update
+            learner.update = lambda *arguments: self.fails(learner.step) or update(*arguments)
+        return learner
+
+    def before(self, rank: int, step: int) -> None:
+        """The hook of the loop's body."""
+        if self.place == "body":
+            self.fails(step - 1)
+
+    def fails(self, step: int) -> None:
+        """There and then."""
+        if processes.rank() == 1 and step == STEP and not self.mark.exists():
+            self.mark.write_text(str(time.monotonic()))
+            raise ValueError("a bad number")
+
+
+@pytest.mark.parametrize("place", ["lambda", "statistics", *(pytest.param(place, marks=pytest.mark.slow) for place in ("norm", "body"))])
+def test_a_rank_that_fails_where_the_other_waits_for_it_ends_it_in_seconds_and_the_run_goes_on(place, tmp_path, monkeypatch):
+    """The other would wait for the 60 seconds of the process group; it stops within 20, with the failure's text, and both leave the last save as it was."""
+    fault = Fault(place, tmp_path)
+    monkeypatch.setitem(LEARNERS, "exchanging", fault)
+    monkeypatch.setitem(CODEBOOKS, "exchanging", CODEBOOKS[NAME])
+    assert two(tmp_path / "run", fault.before, "exchanging") == [1, 1]
+    moment, text = (tmp_path / "run" / "heard-0").read_text().split(" ", 1)
+    assert text == "rank 1 of 2 failed: ValueError: a bad number"
+    assert not (tmp_path / "run" / "heard-1").exists(), "whose own error is the one that a user sees"
+    assert float(moment) - float(fault.mark.read_text()) < 20
+    assert Checkpoints(tmp_path / "run" / "checkpoints").latest().step == STEP
+    assert [two(tmp_path / name, name="exchanging") for name in ("run", "whole")] == [[0, 0]] * 2
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_batch_that_only_one_rank_cannot_use_stops_both_before_the_update(tmp_path):
+    def run(rank: int) -> None:
+        model, learner = made("vq_ema")
+        data = batches(3)
+        data[1] = data[1]._replace(x=data[1].x[:, :, :1]) if rank else data[1]
+        going = fit(model, learner, data, adam(model, learner))
+        next(going)
+        before = state(model, learner)
+        with pytest.raises(PeerFailed if rank == 0 else (ValueError, RuntimeError), match="rank 1 of 2 failed: .*Error: " if rank == 0 else "^(?!rank)"):
+            next(going)
+        assert_same(before, state(model, learner))
+
+    assert both(run, tmp_path) == [0, 0]
+
+
+def test_ranks_that_fail_alike_raise_their_own_errors_and_may_go_on_together(tmp_path):
+    def run(rank: int) -> None:
+        for number in range(2):
+            with pytest.raises(ValueError, match=f"mine {rank}"), Watch():
+                raise ValueError(f"mine {processes.stacked([rank])[rank][0]}")
+            assert processes.stacked([rank + number]) == [[number], [number + 1]]
+
+    assert both(run, tmp_path) == [0, 0]
+
+
+def test_a_rank_that_is_asked_to_end_does_not_ring_the_alarm(tmp_path):
+    def run(rank: int) -> None:
+        with pytest.raises(Interrupted), Watch():
+            raise Interrupted("saved")
+        with Watch():
+            time.sleep(2 * LOOKS)
+            assert processes.stacked([rank]) == [[0], [1]]
+
+    assert both(run, tmp_path) == [0, 0]
+
+
+HAND = """
+import os, sys, time
+from torch import distributed as dist
+from latentcomp import processes
+
+dist.init_process_group("gloo")
+with processes.Watch():
+    processes.stacked([1])
+    if dist.get_rank() == {victim}:
+        time.sleep(1)
+        raise ValueError("a bad number")
+    processes.stacked([2])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_processes_started_by_hand_end_by_themselves_when_one_fails(victim):
+    """Whole interpreters, up to their exit, of which the first keeps the store that the news travels through."""
+    port, command = free_port(), [sys.executable, "-c", HAND.format(victim=victim)]
+    started = [subprocess.Popen(command, env=os.environ | environment(rank, 2, port), stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    texts = [process.communicate(timeout=60)[1] for process in started]  # the group itself would wait for 30 minutes
+    assert [process.returncode for process in started] == [1, 1]
+    assert "ValueError: a bad number" in texts[victim]
+    assert texts[1 - victim].rstrip().endswith(f"PeerFailed: rank {victim} of 2 failed: ValueError: a bad number")

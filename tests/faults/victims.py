@@ -28,7 +28,7 @@ DATA = Split(X, X[:6], X[6:])
 def run(name: str, folder: Path, updates: int = 8, every: int = 1, before: Callable[[int], None] = lambda step: None) -> None:
     """A whole run of a learner with schedule, weight average, log and dropout-like draws from torch's generator; goes on where the folder's run stopped.
 
-    ``before`` is called before each step is logged. The end is written to ``end.pt``.
+    ``before`` is called before each step is logged. The end is written to ``end.pt``, that of other processes to ``end-RANK.pt``.
     """
 
     class Watched(Log):
@@ -49,9 +49,8 @@ def run(name: str, folder: Path, updates: int = 8, every: int = 1, before: Calla
     training = train(model, learner, DATA, descent, Budget(updates, size=5, every=4), seed=3, machine=machine)
     curve = [{key: value for key, value in point.items() if key != "seconds"} for point in training.curve]
     optimiser = [dict(s) for s in optimizer.state_dict()["state"].values()]
-    if processes.rank():
-        return
-    save_data(folder / "end.pt", {"state": state(model, learner), "curve": curve, "best": training.best_step, "optimizer": optimiser})
+    name = f"end-{processes.rank()}.pt" if processes.rank() else "end.pt"
+    save_data(folder / name, {"state": state(model, learner), "curve": curve, "best": training.best_step, "optimizer": optimiser})
 
 
 def end(folder: Path) -> tuple[dict[str, Any], bytes]:
@@ -63,6 +62,11 @@ def assert_same_end(folder: Path, reference: Path) -> None:
     """Bit for bit: parameters, buffers, optimiser, curve and log."""
     (a, log), (b, expected) = end(folder), end(reference)
     assert log == expected
+    assert_same_state(a, b)
+
+
+def assert_same_state(a: dict[str, Any], b: dict[str, Any]) -> None:
+    """Of two ends: parameters, buffers, optimiser and curve, bit for bit."""
     assert a["curve"] == b["curve"]
     assert a["best"] == b["best"]
     assert a["state"].keys() == b["state"].keys()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +10,14 @@ from torch import Tensor, nn
 from latentcomp.batch import Batch
 from latentcomp.codebook.codebook import Codebook
 from latentcomp.codebook.ema_codebook import EMACodebook
+from latentcomp.codebook.fsq import FSQ
 from latentcomp.codebook.geometry import Geometry
+from latentcomp.codebook.lfq import LFQ
+from latentcomp.codebook.residual_vq import ResidualVQ
 from latentcomp.codebook.sim_vq import SimVQ
 from latentcomp.codebook.space import Sphere
 from latentcomp.codebook.start import KMeans
+from latentcomp.learners.alternating import Alternating
 from latentcomp.learners.em import EM
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.gumbel_softmax import GumbelSoftmax, Relaxation
@@ -20,26 +25,34 @@ from latentcomp.learners.learner import Learner
 from latentcomp.learners.memoised_wake_sleep import MemoisedWakeSleep
 from latentcomp.learners.monte_carlo_em import MonteCarloEM
 from latentcomp.learners.reinforce import Reinforce
+from latentcomp.learners.second_stage import SecondStage, second_stage
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.learners.vimco import Vimco
 from latentcomp.learners.vqgan import VQGAN
 from latentcomp.learners.wake_sleep import WakeSleep
 from latentcomp.learners.warm_start import WarmStart
+from latentcomp.likelihoods import Bernoulli
 from latentcomp.model import LatentVariableModel
 from latentcomp.moves import Gibbs, LocalSearch
+from latentcomp.nn.batch_norm import SharedBatchNorm2d
+from latentcomp.nn.critic import PatchCritic
+from latentcomp.nn.mlp import ImageDecoder
 from latentcomp.objectives import rotation_trick
-from latentcomp.phases.behaviour import Exploring, Mixed, Moved, OnPolicy
+from latentcomp.phases.behaviour import Exploring, FromPosterior, Mixed, Moved, OnPolicy
 from latentcomp.phases.chains import Chains
-from latentcomp.phases.critic import Critic, FixedWeight, LeCAM, Ramp
+from latentcomp.phases.code_entropy import CodeEntropy
+from latentcomp.phases.critic import AdaptiveWeight, Critic, FixedWeight, LeCAM, Ramp
 from latentcomp.phases.e_step import AmortisedLogZ, LogVariance, ScalarLogZ, TrajectoryBalance, WakePhi
 from latentcomp.phases.flows import DetailedBalance, PrefixFlow, SubTrajectoryBalance
 from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Sampled
 from latentcomp.phases.replay import Memory, Replay
 from latentcomp.phases.schedule import Period, Threshold, Together
+from latentcomp.phases.second_stage import TeacherForced
 from latentcomp.phases.sleep import Sleep
 from latentcomp.posteriors.exact import Exact, Mode
+from latentcomp.priors import Uniform
 from latentcomp.train import fit
-from tests.scenarios import FEATURES, WIDTH, posterior, tiny_images, tiny_model
+from tests.scenarios import FEATURES, IMAGE, WIDTH, posterior, tiny_images, tiny_model
 
 STATE = 2 * WIDTH  # the context of a softmax-distance posterior is its encoder's output, N D numbers
 
@@ -54,6 +67,13 @@ def critic(game: str, renewed: bool = False) -> Critic:
     torch.manual_seed(4)
     network = nn.Sequential(nn.Conv2d(1, 4, 2), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 1))
     return Critic(network, game, FixedWeight(0.3), Ramp(2, 2, 1), LeCAM(0.5, 0.8), renewed)
+
+
+def exchanging(ramp: Ramp = Ramp(3, 4, 2)) -> VQGAN:  # noqa: B008 - an immutable tuple
+    """One that speaks to other processes inside its losses: the adaptive weight, and a patch critic with a shared batch norm."""
+    torch.manual_seed(4)
+    network = nn.Sequential(nn.Upsample(scale_factor=8.0), PatchCritic(1, 2, 1, SharedBatchNorm2d))
+    return VQGAN(posterior("nearest_code"), Critic(network, "hinge", AdaptiveWeight(), ramp, LeCAM(0.5, 0.8)))
 
 
 LEARNERS: dict[str, Callable[[], Learner]] = {
@@ -97,12 +117,22 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "monte_carlo_em": lambda: MonteCarloEM(posterior("prefix_mlp"), Chains(Gibbs(), len(X) + 100, 2, 2)),
     "monte_carlo_em_period": lambda: MonteCarloEM(posterior("factorised"), Chains(LocalSearch(), len(X) + 100, 2, 1, 2), Period(2, 1), Sleep()),
     "memoised_wake_sleep": lambda: MemoisedWakeSleep(posterior("prefix_mlp"), memory(3), sleep=Sleep()),
+    "fsq": lambda: StraightThrough(posterior("nearest_code"), 0.0, 0.0),
+    "residual": lambda: StraightThrough(posterior("nearest_code"), 0.7, 0.3, rotation_trick),
+    "residual_ema": lambda: StraightThrough(posterior("nearest_code")),
+    "exact_samples": lambda: Alternating(posterior("prefix_mlp"), WakePhi(), FromPosterior(Exact(), 3)),
+    "second_stage": lambda: SecondStage(posterior("nearest_code"), TeacherForced(0.7)),
+    "second_stage_factorised": lambda: SecondStage(posterior("factorised")),
     "memoised_together": lambda: MemoisedWakeSleep(posterior("factorised"), memory(3), Moved(Exploring(2, 0.2), Gibbs()), Together()),
 }
 LEARNERS["vqgan_critic"] = lambda: VQGAN(StraightThrough(posterior("nearest_code")), critic("hinge"))
 LEARNERS["vqgan_gumbel"] = lambda: VQGAN(LEARNERS["gumbel_hard"](), critic("min_max", renewed=True))
 LEARNERS["vqgan_gflownet"] = lambda: VQGAN(LEARNERS["gflownet_replay"](), critic("non_saturating"))
 LEARNERS["warm_start"] = lambda: WarmStart(StraightThrough(posterior("nearest_code")), LEARNERS["gflownet_replay"](), 2)
+WHOLE: dict[str, Callable[[], Learner]] = {  # they keep the promises of a run, but micro-batches change them, or a forward pass writes a batch norm's state
+    "lfq": lambda: StraightThrough(posterior("nearest_code"), 0.0, 0.3, entropy=CodeEntropy(0.3, 1.2, 0.5)),
+    "vqgan_adaptive": exchanging,
+}
 CODEBOOKS: dict[str, Callable[[int, int], Geometry]] = {
     "vq_kmeans": partial(Codebook, start=KMeans()),
     "vq_ema_kmeans": partial(EMACodebook, restart=4.0, start=KMeans(2), space=Sphere()),
@@ -114,18 +144,35 @@ CODEBOOKS: dict[str, Callable[[int, int], Geometry]] = {
     "vq_ema_restart": partial(EMACodebook, restart=4.0, decay=0.8),
 }
 LEARNED_PRIOR = {"em_soft", "vimco", "gflownet_replay", "vq_gradient", "reweighted_wake_sleep", "gflownet_log_variance"}
+MODELS: dict[str, Callable[[], LatentVariableModel]] = {  # where a codebook is not all that differs
+    "fsq": lambda: tiny_model(codes=9, codebook=lambda *_: FSQ((3, 3))),
+    "lfq": lambda: tiny_model(codes=4, codebook=lambda codes, _: LFQ(codes)),
+    "residual": lambda: residual(Codebook, restart=4.0),
+    "residual_ema": lambda: residual(EMACodebook, restart=4.0, decay=0.8, start=KMeans(2)),
+    "second_stage": lambda: second_stage(tiny_model(), tiny_model(learned_prior=True, seed=5).prior),
+    "second_stage_factorised": lambda: second_stage(tiny_model(), tiny_model(learned_prior=True, seed=5).prior),
+}
 X = tiny_images(60).unique(dim=0)[::3][:12]  # all different
 assert len(X) == 12
 
 
 def made(name: str, seed: int = 3) -> tuple[LatentVariableModel, Learner]:
     """A new tiny model and the named learner, the same at every call; codes that may restart are about to die."""
-    model = tiny_model(learned_prior=name in LEARNED_PRIOR, codebook=CODEBOOKS.get(name, Codebook))
-    if isinstance(model.codebook, Codebook):
-        model.codebook.usage.div_(2)
-    learner = LEARNERS[name]().double()
+    plain = lambda: tiny_model(learned_prior=name in LEARNED_PRIOR, codebook=CODEBOOKS.get(name, Codebook))  # noqa: E731
+    model = MODELS.get(name, plain)()
+    for part in model.codebook.modules():
+        if isinstance(part, Codebook):
+            part.usage.div_(2)
+    learner = (LEARNERS | WHOLE)[name]().double()
     learner.seed = seed
     return model, learner
+
+
+def residual(codebook: Callable[..., Codebook], **settings: Any) -> LatentVariableModel:
+    """Two vectors for an image, each the sum of two: four sites of three codes."""
+    torch.manual_seed(0)
+    books = ResidualVQ([codebook(3, WIDTH, **settings) for _ in range(2)])
+    return LatentVariableModel(Uniform(4, 3), books, ImageDecoder(2, WIDTH, (8,), IMAGE), Bernoulli()).double()
 
 
 def adam(model: LatentVariableModel, learner: Learner, rate: float = 0.01) -> torch.optim.Adam:
