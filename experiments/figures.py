@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from experiments.cells import Records, Spec, Values, label
+from experiments.cells import Records, Spec, Values, against, best, label, reference
 from latentcomp.statistics import Interval
 
 Run = Mapping[str, Any]
@@ -43,21 +43,21 @@ def summary(records: Records, spec: Spec) -> bytes:
     """SVG: the headline metric of each row, and its paired difference to the reference: dots for seeds and means, lines for intervals."""
     values, metric, heading = Values(records), spec["headline"], spec["headings"][spec["headline"]]
     means = {row: mean for row in spec["rows"] if (mean := values.mean(row, metric))}
-    rows = sorted(means, key=lambda row: means[row].mean, reverse=heading["lower_is_better"] is not True)
-    best, reference = values.best(spec["rows"], metric, heading["lower_is_better"]), spec.get("reference", "")
+    rows = list(means) if "groups" in spec else sorted(means, key=lambda row: means[row].mean, reverse=heading["lower_is_better"] is not True)
+    top, other = best(values, spec, metric), against(spec) if any(reference(spec, row) in means for row in means) else None
     figure = Figure((9, 0.9 + 0.32 * len(rows)), layout="constrained")
-    left, *right = figure.subplots(1, 1 + (reference in means), sharey=True, squeeze=False)[0]
+    left, *right = figure.subplots(1, 1 + (other is not None), sharey=True, squeeze=False)[0]
     for y, row in enumerate(rows):
         seeds = values.finite(row, metric).values()
         left.plot(list(seeds), [y + 0.24] * len(seeds), "o", color=colour(spec, row), alpha=0.5, markersize=3, markeredgewidth=0)
-        _dot(left, means[row], y, colour(spec, row), row in best)
-        if right and (difference := values.difference(row, reference, metric)):
+        _dot(left, means[row], y, colour(spec, row), row in top)
+        if right and (difference := values.difference(row, reference(spec, row), metric)):
             _dot(right[0], difference, y, colour(spec, row), True)
     unit = f" ({heading['unit']})" if heading["unit"] else ""
     left.set(yticks=range(len(rows)), yticklabels=[label(spec, row) for row in rows], xlabel=heading["label"] + unit, ylim=(max(len(rows), 1) - 0.5, -0.5))
     for axes in right:
         axes.axvline(0, color=EXACT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        axes.set_xlabel(f"Difference to {label(spec, reference)}{unit}")
+        axes.set_xlabel(f"Difference to {other}{unit}")
     for axes in (left, *right):
         axes.grid(axis="y", color="#eeeeee", zorder=-1)
         axes.tick_params(axis="y", length=0)
