@@ -16,6 +16,10 @@ CONF = Path(__file__).parent / "conf"
 OmegaConf.register_new_resolver("repeat", lambda value, times: OmegaConf.create([value] * times), replace=True)
 OmegaConf.register_new_resolver("minus_log", lambda value, codes: value - math.log(codes), replace=True)
 OmegaConf.register_new_resolver("share", lambda value, part: int(value * part), replace=True)
+OmegaConf.register_new_resolver("shares", lambda values, part: OmegaConf.create([int(value * part) for value in values]), replace=True)
+OmegaConf.register_new_resolver("bits", lambda codes: int(codes).bit_length() - 1, replace=True)
+OmegaConf.register_new_resolver("product", lambda values: math.prod(values), replace=True)
+OmegaConf.register_new_resolver("length", len, replace=True)
 OmegaConf.register_new_resolver("vgg", lambda folder: None if folder is None else f"{folder}/vgg16_features.safetensors", replace=True)
 OmegaConf.register_new_resolver("half", lambda value: value // 2, replace=True)
 
