@@ -72,15 +72,18 @@ def _dot(axes: Axes, mean: Interval, y: float, colour: str, filled: bool) -> Non
 
 @matplotlib.rc_context(STYLE)
 def curves(runs: Runs, spec: Spec) -> bytes:
-    """SVG: validation NLL by step, a panel for each row: its seeds (thin), their mean (thick), the states kept (dots), and the other rows' means (grey)."""
+    """SVG: validation NLL by step, a panel for each row: its seeds (thin), their mean (thick), the states kept (dots), and the means of the rows that it is
+    compared with (grey).
+    """
     seeds = {row: [np.array([(look["step"], look["val_nll"]) for look in run["curve"]]).T for run in by_seed.values()] for row, by_seed in runs.items()}
     means = {row: np.mean(lines, 0) for row, lines in seeds.items()}
-    best = [nll[np.isfinite(nll)].min() for lines in seeds.values() for _, nll in lines]
-    spread = max(best) - min(best) or 1.0
-    figure, panels = _panels(runs, 1.55, "Training step", spec.get("watched", "Validation NLL (nats)"))
+    figure, panels = _panels(runs, 1.55, "Training step", spec.get("watched", "Validation NLL (nats)"), alike="groups" not in spec)
     for row, axes in panels:
-        for mean in means.values():
-            axes.plot(*mean, color=OTHERS, linewidth=0.7, zorder=1)
+        together = [other for other in seeds if reference(spec, other) == reference(spec, row)]
+        best = [nll[np.isfinite(nll)].min() for other in together for _, nll in seeds[other]]
+        spread = max(best) - min(best) or 1.0
+        for other in together:
+            axes.plot(*means[other], color=OTHERS, linewidth=0.7, zorder=1)
         for (steps, nll), run in zip(seeds[row], runs[row].values(), strict=True):
             axes.plot(steps, nll, color=colour(spec, row), linewidth=0.6, alpha=0.5)
             axes.plot(run["best_step"], nll[steps == run["best_step"]], "o", color=colour(spec, row), markersize=3.5, markeredgewidth=0)
@@ -156,13 +159,13 @@ def _first(runs: Runs) -> dict[str, Run]:
     return {row: by_seed[min(by_seed)] for row, by_seed in runs.items()}
 
 
-def _panels(runs: Runs, height: float, x: str, y: str) -> tuple[Figure, list[tuple[str, Axes]]]:
-    """A figure with a panel for each row, three abreast."""
+def _panels(runs: Runs, height: float, x: str, y: str, alike: bool = True) -> tuple[Figure, list[tuple[str, Axes]]]:
+    """A figure with a panel for each row, three abreast, all of them with the same axes or each with its own."""
     lines = math.ceil(len(runs) / 3)
     figure = Figure((9, 0.4 + height * lines), layout="constrained")
     figure.supxlabel(x)
     figure.supylabel(y)
-    panels = figure.subplots(lines, 3, sharex=True, sharey=True, squeeze=False).ravel()
+    panels = figure.subplots(lines, 3, sharex=alike, sharey=alike, squeeze=False).ravel()
     for axes in panels[len(runs) :]:
         axes.set_axis_off()
     return figure, list(zip(runs, panels, strict=False))

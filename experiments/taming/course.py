@@ -4,10 +4,12 @@ The clock counts training alone, looks and saves excluded; each look waits for t
 """
 
 import copy
+import csv
 import fcntl
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +17,7 @@ from torch import nn
 
 from experiments.execute import Progress
 from experiments.machine import digest
-from latentcomp import checkpoint
+from latentcomp import __version__, checkpoint
 from latentcomp.checkpoint import Stateful
 from latentcomp.data.shuffled import Shuffled
 from latentcomp.engine import Engine
@@ -24,12 +26,13 @@ from latentcomp.evaluate.training import Descent
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel
 from latentcomp.random_states import RandomStates
+from latentcomp.signals import Interrupted, Signals
 from latentcomp.train import fit
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-LAST, DONE = "last.pt", "stage.pt"
+LAST, DONE, CURVE = "last.pt", "stage.pt", "curve.csv"
 
 
 class Looks(NamedTuple):
@@ -80,6 +83,13 @@ class Course:
             self.best, self.best_step = numbers.get(watched or "", math.inf), self.step
             self.kept = {name: copy.deepcopy(module.state_dict()) for name, module in self.modules.items()}
 
+    def written(self, path: Path) -> None:
+        """The looks so far, as a table to watch a long run by."""
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for look in self.curve for name in look)))
+            writer.writeheader()
+            writer.writerows(self.curve)
+
     def restore(self) -> None:
         """Gives the modules the state that was kept."""
         for name, module in self.modules.items():
@@ -105,6 +115,9 @@ def trained(model: LatentVariableModel, learner: Learner, batches: Shuffled, des
         looks: when, at what.
         place: device and checkpoints.
         course: keeps the best state of its modules.
+
+    Raises:
+        Interrupted: a signal asked the run to end, and it has saved.
     """
     Engine(place.fabric).place(model, learner, [descent.optimizer])
     average = WeightAverage(descent.average, *course.modules.values())
@@ -114,22 +127,28 @@ def trained(model: LatentVariableModel, learner: Learner, batches: Shuffled, des
         checkpoint.load(place.folder / LAST, parts)
     _mode(model, learner, True)
     start, rest = time.perf_counter(), batches.after(course.step)
-    for step, metrics in enumerate(fit(model, learner, rest, descent.optimizer, clip=descent.clip, fabric=place.fabric), course.step + 1):
-        if descent.scheduler is not None:
-            descent.scheduler.step()
-        average.update()
-        if step % looks.every and step != batches.updates:
-            continue
-        numbers = {name: float(value) for name, value in metrics.items()}  # waits for the device
-        course.step, course.seconds = step, course.seconds + time.perf_counter() - start
-        _mode(model, learner, False)
-        with average.applied():
-            course.add(numbers | looks.look(), looks.watched)
-        _mode(model, learner, True)
-        if place.folder is not None:
-            checkpoint.save(place.folder / LAST, parts)
-        place.progress(step)
-        start = time.perf_counter()
+    with Signals() if place.folder is not None else nullcontext() as signals:
+        for step, metrics in enumerate(fit(model, learner, rest, descent.optimizer, clip=descent.clip, fabric=place.fabric), course.step + 1):
+            if descent.scheduler is not None:
+                descent.scheduler.step()
+            average.update()
+            asked, due = signals is not None and signals.asked(), step % looks.every == 0 or step == batches.updates
+            if not (asked or due):
+                continue
+            numbers = {name: float(value) for name, value in metrics.items()}  # waits for the device
+            course.step, course.seconds = step, course.seconds + time.perf_counter() - start
+            if due:
+                _mode(model, learner, False)
+                with average.applied():
+                    course.add(numbers | looks.look(), looks.watched)
+                _mode(model, learner, True)
+                place.progress(step)
+            if place.folder is not None:
+                checkpoint.save(place.folder / LAST, parts)
+                course.written(place.folder / CURVE)
+            if signals is not None and asked:
+                raise Interrupted(f"{signals.reason} after {step} of {batches.updates} batches; saved: the same command goes on from there")
+            start = time.perf_counter()
 
 
 def shared(folder: Path | None, identity: Mapping[str, Any], course: Course, train: Callable[[Path | None], None]) -> None:
@@ -144,7 +163,7 @@ def shared(folder: Path | None, identity: Mapping[str, Any], course: Course, tra
     if folder is None:
         train(None)
     else:
-        own = folder / digest(identity)
+        own = folder / digest({"version": __version__, **identity})
         own.mkdir(parents=True, exist_ok=True)
         with (own / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # freed also where the process dies

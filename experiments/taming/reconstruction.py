@@ -23,6 +23,7 @@ from latentcomp.evaluate.extractors import Extractor
 from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.evaluate.protocol import Measure
 from latentcomp.evaluate.usage import Tally
+from latentcomp.signals import interruptible
 
 SHOWN = 8  # test pictures that the report shows
 
@@ -33,6 +34,11 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     Raises:
         SystemExit: data that a user must bring are not there, or several processes were asked for.
     """
+    with interruptible(folder is not None):
+        return _executed(config, row, progress, folder)
+
+
+def _executed(config: DictConfig, row: str, progress: Progress, folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     if config.machine.devices != 1 or config.machine.nodes != 1:
         raise SystemExit("error: these rows train in one process: leave machine.devices and machine.nodes at 1")
     place, data = Place(folder, launched(config), progress), made(config.data)

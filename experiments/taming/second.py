@@ -32,6 +32,7 @@ from latentcomp.learners.second_stage import SecondStage, second_stage
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.grid import SiteDecoder
 from latentcomp.noise import Noise
+from latentcomp.signals import interruptible
 from latentcomp.train import fit
 
 SHOWN = 16  # samples of a row that the report shows
@@ -104,6 +105,11 @@ def trial(on: Stages, config: DictConfig) -> Trial:
 
 def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Learns the prior, judges it on the codes of the test pictures, and draws from it."""
+    with interruptible(folder is not None):
+        return _executed(config, row, progress, folder)
+
+
+def _executed(config: DictConfig, row: str, progress: Progress, folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     on, build = prepared(config, folder, progress), made(config.second)
     own = None if folder is None else folder / "updates.json"
     updates = remembered(own, lambda: made(config.limit)(config.budget.updates, build, trial(on, config)))
@@ -126,7 +132,7 @@ def learned(config: DictConfig, on: Stages, build: Build, updates: int, folder: 
         looks = Looks(config.budget.every, lambda: {VALIDATION: on.rate(model, "validation").nats_per_token.value or 0.0}, VALIDATION)
         trained(model, learner, batches, descent(settings, learner, model), looks, on.place._replace(folder=own), course)  # type: ignore[arg-type]
 
-    identity = {key: value for key, value in plain(config).items() if key not in ("sampling", "weights")}
+    identity = {key: value for key, value in plain(config).items() if key not in ("sampling", "number", "against", "weights")}
     identity["budget"] = {key: value for key, value in identity["budget"].items() if key not in ("samples", "judge", "rejector", "seeds")}
     shared(folder, identity | {"updates": updates}, course, train)
     return model.eval(), course
@@ -153,7 +159,9 @@ def realism(config: DictConfig, on: Stages, model: LatentVariableModel) -> dict[
     for batch in data.held_out(config.against):
         distance.update(engine.placed(batch.x), real=True)
     drawn = Drawn(model, on.data, on.classes, lambda: made(config.budget.rejector, data), config.seed)
-    for images in made(config.sampling)(drawn, config.budget.samples):
+    held = on.data.conditions("test")
+    number = config.number or (config.budget.samples if held is None else len(held))
+    for images in made(config.sampling)(drawn, number):
         distance.update(images, real=False)
     found = distance.measures()
     return {kind: found[f"{kind}_{judge.name}"] for kind in ("fid", "is") if f"{kind}_{judge.name}" in found}

@@ -83,8 +83,8 @@ class Standin:
 
     def __init__(self, parts: Mapping[str, Batch], labels: Mapping[str, Tensor] | None = None) -> None:
         self.parts, self.labels = dict(parts), labels
-        c = parts["train"].c
-        self.values = 0 if c is None or c.is_floating_point() else int(c.max()) + 1
+        classes = [part.c for part in parts.values() if part.c is not None and not part.c.is_floating_point()]
+        self.values = max((int(c.max()) + 1 for c in classes), default=0)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -141,12 +141,12 @@ def standin(x: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None, condit
 def _parted(
     learn: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], keep: Sequence[int] | None, fold: int, validation: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Pictures and labels of the kept classes by part; the classes are numbered anew, and the fold turns which pictures are held out to choose by."""
+    """Pictures and labels of the kept classes, numbered anew, by part; the fold turns which pictures, a fifth at most, are held out to choose by."""
     classes = torch.arange(10) if keep is None else torch.tensor(list(keep))
     chosen = [torch.isin(labels, classes) for _, labels in (learn, test)]
     (x, y), (test_x, test_y) = ((x[some], torch.searchsorted(classes, y[some])) for (x, y), some in zip((learn, test), chosen, strict=True))
-    order = permutation(len(x), fold, 0)
-    train, held = order[:-validation], order[-validation:]
+    order, held_out = permutation(len(x), fold, 0), min(validation, len(x) // 5)
+    train, held = order[:-held_out], order[-held_out:]
     return {"train": x[train], "validation": x[held], "test": test_x}, {"train": y[train], "validation": y[held], "test": test_y}
 
 
@@ -219,11 +219,11 @@ def folder(
         raise SystemExit("error: give data.root=FOLDER, a folder of pictures")
     view = View(side, 2 * side, crops=16, channels=channels)
     pictures = ImageFolder(root, view, Parts(fold=fold), "class" if condition == "class" else None)
-    whole = {part: list(pictures.held_out(part)) for part in PARTS}
-    x = {part: torch.cat([batch.x for batch in batches])[: train or None] for part, batches in whole.items()}
-    classes = (
-        {part: torch.cat([c for batch in batches if (c := batch.c) is not None])[: train or None] for part, batches in whole.items()}
-        if condition == "class"
-        else None
-    )
-    return standin(x, classes, condition)
+    x, classes = dict[str, Tensor](), dict[str, Tensor]()
+    for part in PARTS:
+        batches = list(pictures.held_out(part))
+        some = permutation(sum(batch.size for batch in batches), 0, 0)[: train or None]
+        x[part] = torch.cat([batch.x for batch in batches])[some]
+        if condition == "class":
+            classes[part] = torch.cat([batch.c for batch in batches if batch.c is not None])[some]
+    return standin(x, classes or None, condition)

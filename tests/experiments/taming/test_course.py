@@ -1,17 +1,20 @@
 """A stage in training: what is kept is the best state, a stopped one goes on bit for bit, and rows that want the same state share it."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from experiments.taming.course import DONE, LAST, Course, Looks, Place, shared, trained
+from experiments.taming.course import CURVE, DONE, LAST, Course, Looks, Place, shared, trained
 from experiments.taming.vqgan import Nearest, Preset, vqgan
 from latentcomp.codebook import EMACodebook
 from latentcomp.data.batches import Batches
 from latentcomp.evaluate.training import Descent
 from latentcomp.likelihoods import Laplace
+from latentcomp.signals import Interrupted
 from latentcomp.taming.presets import Size
 
 X = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -87,6 +90,21 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     assert [at["m_loss"] for at in found.curve] == [at["m_loss"] for at in expected.curve]
 
 
+def test_a_signal_ends_a_run_after_its_step_and_the_same_call_goes_on(tmp_path):
+    """The signal comes at the first look, so that the run ends after the step behind it, where there is no look."""
+    whole = preset()
+    descend(whole, 8)
+    with pytest.raises(Interrupted, match="SIGTERM came after 3 of 8 batches; saved") as caught:
+        descend(preset(), 8, tmp_path, Looks(2, lambda: os.kill(os.getpid(), signal.SIGTERM) or {}))
+    assert caught.value.code == 75
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    again = preset()
+    assert [at["step"] for at in descend(again, 8, tmp_path).curve] == [2, 4, 6, 8]
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(again).items())
+    lines = (tmp_path / CURVE).read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "2", "4", "6", "8"]
+
+
 def test_rows_that_want_the_same_state_share_it(tmp_path):
     calls = []
 
@@ -110,7 +128,7 @@ def test_rows_that_want_the_same_state_share_it(tmp_path):
     state({"seed": 1})
     assert len(calls) == 2
     assert calls[0] != calls[1]
-    assert sorted(path.name for path in calls[0].iterdir()) == sorted([DONE, "lock"]), "the checkpoint of the way there is gone"
+    assert sorted(path.name for path in calls[0].iterdir()) == sorted([CURVE, DONE, "lock"]), "the checkpoint of the way there is gone"
 
 
 def test_only_named_modules_are_kept_and_put_into_evaluation_mode():

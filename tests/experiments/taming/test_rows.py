@@ -2,6 +2,8 @@
 
 import json
 import math
+import struct
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -13,7 +15,13 @@ from experiments.execute import plain
 from experiments.report import SHOWN
 from experiments.reproduce import parsed, reproduce
 from experiments.taming.priors import Sites, Snail, Transformer, parameters
+from experiments.taming.second import prepared
 from experiments.taming.stages import made
+from latentcomp.taming import load_vqgan
+from tests import small_mnist
+from tests.pictures import folder
+from tests.taming.published import Weights, images, vq_config
+from tests.taming.published import first_stage as published_codes
 
 TABLES = [name for name in settings.tables() if name.startswith("taming")]
 TASKS = sorted(path.stem for path in (settings.CONF / "task").glob("*.yaml"))
@@ -25,6 +33,7 @@ VALUES = {
     "taming_reconstruction": {7.94, 4.98, 1.49, 1.45, 1.14, 4.6, 2.19, 1.37, 2.24},
     "taming_orderings": {4.767, 4.810, 4.812, 4.889, 4.901, 5.015},
 }
+STANDS_IN = [("taming_imagenet", "mixed_accept50"), ("taming_reconstruction", "k1024"), ("taming_pixelsnail", "drin_pixelsnail")]
 QUICK = [("taming_pixelsnail", "drin_time"), ("taming_reconstruction", "residual")]
 ADE = 361.6  # millions that 28 layers of width 1,024 and K = 4,096 make, where the paper's table says 405
 
@@ -120,8 +129,8 @@ def test_orderings_differ_in_the_order_alone():
     assert len(set(orders)) == 6
 
 
-def check(table, row, folder):
-    config = settings.row(table, row, "smoke", 0)
+def check(table, row, folder, *overrides):
+    config = settings.row(table, row, "smoke", 0, overrides)
     steps = []
     records, pictures = get_method(config.procedure)(config, row, steps.append, folder / f"{row}-0")
     values = {record["metric"]: record["value"] for record in records}
@@ -170,6 +179,51 @@ def test_rows_of_one_prior_draw_from_the_same_one(tmp_path):
     assert a["nats_per_code"] == b["nats_per_code"]
     assert a["fid"] != b["fid"]
     assert len([path for path in (tmp_path / "priors").iterdir()]) == 1
+
+
+def test_a_published_first_stage_takes_the_place_of_a_trained_one(tmp_path):
+    """Codes are those of the import itself."""
+    config, w = vq_config(in_channels=1, out_ch=1), Weights()
+    published_codes(config, w, images(1, 1, 16, 16))  # draws the weights
+    torch.save({"state_dict": dict(w)}, tmp_path / "vqgan.ckpt")
+    (tmp_path / "vqgan.yaml").write_text(OmegaConf.to_yaml({"model": config}))
+    files = (f"first.checkpoint={tmp_path}/vqgan.ckpt", f"first.yaml={tmp_path}/vqgan.yaml")
+    row = settings.row("taming_orderings", "row_major", "smoke", 0, ("first=published", *files))
+    on = prepared(row, tmp_path / "row_major-0", lambda step: None)
+    (batch, *_), stage = on.data.data.held_out("test"), load_vqgan(tmp_path / "vqgan.ckpt", tmp_path / "vqgan.yaml")
+    assert torch.equal(on.data.held_out("test")[0].z, stage.encode(batch.x))
+    assert on.sites == Sites((8, 8), 16)
+    assert not (tmp_path / "first_stages").exists()
+    with pytest.raises(SystemExit, match=r"first\.checkpoint=FILE\.ckpt"):
+        prepared(settings.row("taming_orderings", "row_major", "smoke", 0, ("first=published",)), None, lambda step: None)
+
+
+def unreachable():
+    """A download on a machine without a network."""
+    raise URLError("no such host")
+
+
+def test_weights_that_cannot_be_downloaded_are_asked_for():
+    with pytest.raises(SystemExit, match="could not be downloaded .no such host.: give weights=FOLDER"):
+        made(OmegaConf.create({"_target_": f"{__name__}.unreachable"}))
+    with pytest.raises(SystemExit, match="error: a prior needs at least one site"):
+        made(OmegaConf.create({"_target_": "latentcomp.priors.Uniform", "sites": 0, "codes": []}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("table", "row"), STANDS_IN)
+def test_other_pictures_stand_in(table, row, tmp_path):
+    """Fashion-MNIST's files, and a folder of pictures in two classes."""
+    for name, n in (("train", 200), ("t10k", 60)):
+        header = struct.pack(">BBBBIII", 0, 0, 8, 3, n, 28, 28)
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(header + small_mnist.images(n, n).numpy().tobytes())
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, n) + bytes(i % 10 for i in range(n)))
+    check(table, row, tmp_path / "fashion", "data=taming/fashion_mnist", f"data.root={tmp_path}", "side=32")
+    if table != "taming_reconstruction":  # whose judge learns from classes
+        for name in ("a", "b"):
+            folder(tmp_path / "pictures" / name, 6, height=40, width=40)
+        condition = "class" if table == "taming_imagenet" else "depth"
+        check(table, row, tmp_path / "folder", "data=taming/folder", f"data.root={tmp_path}/pictures", "channels=3", f"data.condition={condition}")
 
 
 @pytest.mark.slow

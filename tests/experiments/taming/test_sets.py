@@ -96,11 +96,11 @@ def test_batches_and_what_is_held_out_come_with_their_condition():
 
 
 def test_fashion_mnist_is_framed_and_labelled(tmp_path):
-    for name, n in (("train", 2030), ("t10k", 12)):
+    for name, n in (("train", 50), ("t10k", 12)):
         (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">BBBBIII", 0, 0, 8, 3, n, 28, 28) + images(n, n).numpy().tobytes())
         (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, n) + bytes(i % 10 for i in range(n)))
     data = sets.fashion_mnist(tmp_path, "class")
-    assert data.parts["train"].size == 30
+    assert (data.parts["train"].size, data.parts["validation"].size) == (40, 10)
     x = data.parts["test"].x
     assert x.shape == (12, 1, 32, 32)
     assert torch.equal(x[:, 0, 2:30, 2:30], images(12, 12).float() / 127.5 - 1)
@@ -117,6 +117,9 @@ def test_a_folder_stands_in(tmp_path):
     assert sum(data.parts[part].size for part in data.parts) == 12 * 16
     assert data.values == 2
     assert data.labels is not None
+    few = sets.folder(tmp_path, "class", side=16, train=40)
+    assert few.parts["train"].size == 40
+    assert set(few.labels["train"].tolist()) == {0, 1}, "not the first pictures alone"
     plain = sets.folder(tmp_path, "labels", side=16)
     assert plain.labels is None
     assert torch.equal(plain.parts["test"].c, sets.levels(plain.parts["test"].x))
