@@ -85,7 +85,8 @@ def measures(config: DictConfig, stage: Preset, data: Source, engine: Engine) ->
     with torch.no_grad():
         z = stage.learner.posterior(stage.model, x).mode
         y = stage.model.decode(stage.model.codebook(z)).mean
-    return found, {"images": x.clone().cpu() / 2 + 0.5, "reconstructions": (y.cpu() / 2 + 0.5).clamp(0, 1)}
+    point = torch.tensor([found["code_usage"].value, found["rfid"].value])
+    return found, {"images": x.clone().cpu() / 2 + 0.5, "reconstructions": (y.cpu() / 2 + 0.5).clamp(0, 1), "point": point}
 
 
 def _placed(data: Source, part: str, engine: Engine) -> Iterator[Batch]:
