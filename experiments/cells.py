@@ -91,26 +91,54 @@ class Values:
 
 
 def table(records: Records, spec: Spec, meta: Mapping[str, Any] | None = None) -> Table:
-    """The table of a specification; ``meta`` adds budget and version to its caption."""
-    values, rows, reasons = Values(records), spec["rows"], _reasons(records, spec)
+    """The table of a specification; ``meta`` adds budget and version to its caption.
+
+    Below its rows stand those that it cites, with the published value alone.
+    """
+    values, rows, reasons, cited = Values(records), spec["rows"], _reasons(records, spec), spec.get("cited", [])
     columns: list[tuple[Heading, list[Cell]]] = []
     for metric in spec["columns"]:
         heading = spec["headings"][metric]
-        columns.append((_heading(heading), _column(records, spec, metric, values, reasons)))
+        columns.append((_heading(heading), _column(records, spec, metric, values, reasons) + [Cell()] * len(cited)))
         expected = {r["row"]: r["expected"] for r in records if r["metric"] == metric and r.get("expected") is not None}
-        if expected:
-            given = [Cell(_number(expected[row], heading["digits"])) if row in expected else Cell() for row in rows]
+        published = [*(expected.get(row) for row in rows), *(row.get(metric) for row in cited)]
+        if any(value is not None for value in published):
+            given = [Cell() if value is None else Cell(_number(value, heading["digits"])) for value in published]
             columns.append((Heading(f"{heading['label']}, expected", heading["unit"]), given))
-    if spec.get("reference") in rows:
-        columns.append(_differences(values, spec))
+    if against(spec) is not None:
+        heading, differences = _differences(values, spec)
+        columns.append((heading, differences + [Cell()] * len(cited)))
     cells = [list(row) for row in zip(*(column for _, column in columns), strict=True)]
-    labels = [label(spec, row) for row in rows]
+    labels = [*(label(spec, row) for row in rows), *(row["label"] for row in cited)]
     return Table([heading for heading, _ in columns], labels, cells, reasons, spec["title"], _caption(records, spec, meta or {}))
 
 
 def label(spec: Spec, row: str) -> str:
     """The human name of a row."""
     return spec.get("labels", {}).get(row, row)
+
+
+def groups(spec: Spec) -> dict[str, list[str]]:
+    """The rows that are compared with each other, by the row that they are compared with: all rows, or where the table has them, those of each group."""
+    given = spec.get("groups") or {spec.get("reference", ""): spec["rows"]}
+    return {reference: [row for row in members if row in spec["rows"]] for reference, members in given.items()}
+
+
+def reference(spec: Spec, row: str) -> str:
+    """What a row is compared with."""
+    return next((reference for reference, members in groups(spec).items() if row in members and reference in members), "")
+
+
+def against(spec: Spec) -> str | None:
+    """What rows are compared with, in words; None where there is nothing to compare."""
+    found = [name for name, members in groups(spec).items() if name in members and (len(members) > 1 or "groups" not in spec)]
+    return str(spec.get("against", label(spec, found[0]))) if found else None
+
+
+def best(values: Values, spec: Spec, metric: str) -> set[str]:
+    """The rows that may be called best, each in its group."""
+    lower = spec["headings"][metric]["lower_is_better"]
+    return set().union(*(values.best(members, metric, lower) for members in groups(spec).values() if len(members) > 1 or "groups" not in spec))
 
 
 def _reason(record: Mapping[str, Any]) -> str:
@@ -131,9 +159,9 @@ def _column(records: Records, spec: Spec, metric: str, values: Values, reasons: 
     heading, rows = spec["headings"][metric], spec["rows"]
     if "best_of" in heading:
         return _best_runs(values, rows, heading)
-    best, cells = values.best(rows, metric, heading["lower_is_better"]), {}
+    top, cells = best(values, spec, metric), {}
     for row in rows:
-        cells[row] = _cell(values.mean(row, metric), heading["digits"], row in best)
+        cells[row] = _cell(values.mean(row, metric), heading["digits"], row in top)
     for record in records:
         if record["metric"] == metric and (record["value"] is None or record.get("reason")):
             number = reasons.index(_reason(record)) + 1
@@ -151,8 +179,8 @@ def _best_runs(values: Values, rows: Sequence[str], heading: Mapping[str, Any]) 
 
 def _differences(values: Values, spec: Spec) -> tuple[Heading, list[Cell]]:
     heading = spec["headings"][spec["headline"]]
-    cells = [_cell(values.difference(row, spec["reference"], spec["headline"]), heading["digits"], sign="+") for row in spec["rows"]]
-    return Heading(f"Difference to {label(spec, spec['reference'])}", heading["unit"]), cells
+    cells = [_cell(values.difference(row, reference(spec, row), spec["headline"]), heading["digits"], sign="+") for row in spec["rows"]]
+    return Heading(f"Difference to {against(spec)}", heading["unit"]), cells
 
 
 def _cell(mean: Interval | None, digits: int, best: bool = False, sign: str = "") -> Cell:
@@ -170,7 +198,9 @@ def _bold(spec: Spec, some_are_single: bool) -> list[str]:
     """What bold means, where any column can have it."""
     if all(spec["headings"][metric]["lower_is_better"] is None for metric in spec["columns"]):
         return []
-    among = " of the rows with several seeds" if some_are_single else ""
+    if "groups" in spec and against(spec) is None:
+        return []
+    among = " among the rows of its group" if "groups" in spec else " of the rows with several seeds" if some_are_single else ""
     return [f"Bold: the best mean{among}, and those that a paired t-test with Holm's correction over rows does not separate from it (5 %)."]
 
 
@@ -185,9 +215,9 @@ def _caption(records: Records, spec: Spec, meta: Mapping[str, Any]) -> list[str]
         sentences += _bold(spec, bool(fewer))
     else:
         sentences.append("A single seed: there are no intervals, and nothing can be called best.")
-    if spec.get("reference") in spec["rows"]:
-        against = f"{spec['headings'][spec['headline']]['label']}, minus {label(spec, spec['reference'])}'s of the same seed"
-        sentences.append(f"Last column: {against}" + (", with the paired 95 % interval." if seeds > 1 else "."))
+    if (other := against(spec)) is not None:
+        difference = f"{spec['headings'][spec['headline']]['label']}, minus {other}'s of the same seed"
+        sentences.append(f"Last column: {difference}" + (", with the paired 95 % interval." if seeds > 1 else "."))
     if sources:
         sentences.append(f"Expected: {'; '.join(sources)}.")
     if meta:

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from experiments.cells import Records, Spec, Values, label
+from experiments.cells import Records, Spec, Values, against, best, label, reference
 from latentcomp.statistics import Interval
 
 Run = Mapping[str, Any]
@@ -43,21 +43,21 @@ def summary(records: Records, spec: Spec) -> bytes:
     """SVG: the headline metric of each row, and its paired difference to the reference: dots for seeds and means, lines for intervals."""
     values, metric, heading = Values(records), spec["headline"], spec["headings"][spec["headline"]]
     means = {row: mean for row in spec["rows"] if (mean := values.mean(row, metric))}
-    rows = sorted(means, key=lambda row: means[row].mean, reverse=heading["lower_is_better"] is not True)
-    best, reference = values.best(spec["rows"], metric, heading["lower_is_better"]), spec.get("reference", "")
+    rows = list(means) if "groups" in spec else sorted(means, key=lambda row: means[row].mean, reverse=heading["lower_is_better"] is not True)
+    top, other = best(values, spec, metric), against(spec) if any(reference(spec, row) in means for row in means) else None
     figure = Figure((9, 0.9 + 0.32 * len(rows)), layout="constrained")
-    left, *right = figure.subplots(1, 1 + (reference in means), sharey=True, squeeze=False)[0]
+    left, *right = figure.subplots(1, 1 + (other is not None), sharey=True, squeeze=False)[0]
     for y, row in enumerate(rows):
         seeds = values.finite(row, metric).values()
         left.plot(list(seeds), [y + 0.24] * len(seeds), "o", color=colour(spec, row), alpha=0.5, markersize=3, markeredgewidth=0)
-        _dot(left, means[row], y, colour(spec, row), row in best)
-        if right and (difference := values.difference(row, reference, metric)):
+        _dot(left, means[row], y, colour(spec, row), row in top)
+        if right and (difference := values.difference(row, reference(spec, row), metric)):
             _dot(right[0], difference, y, colour(spec, row), True)
     unit = f" ({heading['unit']})" if heading["unit"] else ""
     left.set(yticks=range(len(rows)), yticklabels=[label(spec, row) for row in rows], xlabel=heading["label"] + unit, ylim=(max(len(rows), 1) - 0.5, -0.5))
     for axes in right:
         axes.axvline(0, color=EXACT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        axes.set_xlabel(f"Difference to {label(spec, reference)}{unit}")
+        axes.set_xlabel(f"Difference to {other}{unit}")
     for axes in (left, *right):
         axes.grid(axis="y", color="#eeeeee", zorder=-1)
         axes.tick_params(axis="y", length=0)
@@ -72,15 +72,18 @@ def _dot(axes: Axes, mean: Interval, y: float, colour: str, filled: bool) -> Non
 
 @matplotlib.rc_context(STYLE)
 def curves(runs: Runs, spec: Spec) -> bytes:
-    """SVG: validation NLL by step, a panel for each row: its seeds (thin), their mean (thick), the states kept (dots), and the other rows' means (grey)."""
+    """SVG: validation NLL by step, a panel for each row: its seeds (thin), their mean (thick), the states kept (dots), and the means of the rows that it is
+    compared with (grey).
+    """
     seeds = {row: [np.array([(look["step"], look["val_nll"]) for look in run["curve"]]).T for run in by_seed.values()] for row, by_seed in runs.items()}
     means = {row: np.mean(lines, 0) for row, lines in seeds.items()}
-    best = [nll[np.isfinite(nll)].min() for lines in seeds.values() for _, nll in lines]
-    spread = max(best) - min(best) or 1.0
-    figure, panels = _panels(runs, 1.55, "Training step", spec.get("watched", "Validation NLL (nats)"))
+    figure, panels = _panels(runs, 1.55, "Training step", spec.get("watched", "Validation NLL (nats)"), alike="groups" not in spec)
     for row, axes in panels:
-        for mean in means.values():
-            axes.plot(*mean, color=OTHERS, linewidth=0.7, zorder=1)
+        together = [other for other in seeds if reference(spec, other) == reference(spec, row)]
+        best = [nll[np.isfinite(nll)].min() for other in together for _, nll in seeds[other]]
+        spread = max(best) - min(best) or 1.0
+        for other in together:
+            axes.plot(*means[other], color=OTHERS, linewidth=0.7, zorder=1)
         for (steps, nll), run in zip(seeds[row], runs[row].values(), strict=True):
             axes.plot(steps, nll, color=colour(spec, row), linewidth=0.6, alpha=0.5)
             axes.plot(run["best_step"], nll[steps == run["best_step"]], "o", color=colour(spec, row), markersize=3.5, markeredgewidth=0)
@@ -156,13 +159,13 @@ def _first(runs: Runs) -> dict[str, Run]:
     return {row: by_seed[min(by_seed)] for row, by_seed in runs.items()}
 
 
-def _panels(runs: Runs, height: float, x: str, y: str) -> tuple[Figure, list[tuple[str, Axes]]]:
-    """A figure with a panel for each row, three abreast."""
+def _panels(runs: Runs, height: float, x: str, y: str, alike: bool = True) -> tuple[Figure, list[tuple[str, Axes]]]:
+    """A figure with a panel for each row, three abreast, all of them with the same axes or each with its own."""
     lines = math.ceil(len(runs) / 3)
     figure = Figure((9, 0.4 + height * lines), layout="constrained")
     figure.supxlabel(x)
     figure.supylabel(y)
-    panels = figure.subplots(lines, 3, sharex=True, sharey=True, squeeze=False).ravel()
+    panels = figure.subplots(lines, 3, sharex=alike, sharey=alike, squeeze=False).ravel()
     for axes in panels[len(runs) :]:
         axes.set_axis_off()
     return figure, list(zip(runs, panels, strict=False))

@@ -14,7 +14,7 @@ import torch
 from hydra.utils import get_method
 
 from experiments import figures, tables
-from experiments.cells import Records, label, table
+from experiments.cells import Records, against, label, table
 from experiments.figures import Run, Runs
 from experiments.results import flat
 from experiments.tables import BrokenFolder, Results
@@ -99,7 +99,7 @@ def html(results: Results, runs: Runs) -> str:
     return template.get_template("report.html.jinja").render(
         meta=meta,
         table=table(records, spec, meta),
-        colours=[figures.colour(spec, row) for row in spec["rows"]],
+        colours=[*(figures.colour(spec, row) for row in spec["rows"]), *["transparent"] * len(spec.get("cited", []))],
         pictures=[picture for picture in _pictures(records, meta, runs) if picture.data],
         shared=shared,
         own={label(spec, row): settings for row, settings in own.items()},
@@ -120,9 +120,8 @@ def configs(records: Records, rows: Iterable[str]) -> tuple[dict[str, Any], dict
 def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Picture]:
     spec = meta["table"]
     first = min(record["seed"] for record in records)
-    reference = (
-        f" Right: the difference to {label(spec, spec['reference'])}, seed by seed, with its paired interval." if spec.get("reference") in spec["rows"] else ""
-    )
+    other = against(spec)
+    reference = "" if other is None else f" Right: the difference to {other}, seed by seed, with its paired interval."
     standing = [
         Picture(
             "Who is best",

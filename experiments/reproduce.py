@@ -1,6 +1,6 @@
-"""A whole table: ``python -m experiments.reproduce NAME [budget=smoke|cpu|full] [seeds=N] [outputs=FOLDER] [setting=value ...]``.
+"""A whole table: ``python -m experiments.reproduce NAME [budget=smoke|cpu|full] [seeds=N] [rows=ROW,ROW] [outputs=FOLDER] [setting=value ...]``.
 
-Runs every row with every seed, skips what is already done, and writes results.json, meta.json, table.md, table.tex and report.html under
+Runs every row with every seed, or those named, skips what is already done, and writes results.json, meta.json, table.md, table.tex and report.html under
 outputs/reproduce/NAME/ (other budgets than cpu: NAME-BUDGET/).
 """
 
@@ -33,23 +33,24 @@ class Request(NamedTuple):
     seeds: int | None
     outputs: Path
     overrides: tuple[str, ...]
+    rows: tuple[str, ...] = ()  # of the table; none: all
 
 
 def parsed(arguments: list[str]) -> Request:
     """The command line.
 
     Raises:
-        UnknownName: a table, budget or setting that does not exist; lists those that do.
+        UnknownName: a table, budget, row or setting that does not exist; lists those that do.
         SystemExit: something is missing or no number.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         raise SystemExit(f"{__doc__}\nTables: {', '.join(settings.tables())}")
     name, *rest = arguments
-    options, overrides = {"budget": "cpu", "seeds": "", "outputs": "outputs"}, []
+    options, overrides = {"budget": "cpu", "seeds": "", "rows": "", "outputs": "outputs"}, []
     for argument in rest:
         key, separator, value = argument.partition("=")
         if not separator:
-            raise SystemExit(f"error: {argument!r} is no setting: write key=value. Known here: budget=, seeds=, outputs=, and all settings of a run")
+            raise SystemExit(f"error: {argument!r} is no setting: write key=value. Known here: budget=, seeds=, rows=, outputs=, and all settings of a run")
         if key in options:
             options[key] = value
         else:
@@ -59,7 +60,11 @@ def parsed(arguments: list[str]) -> Request:
         raise settings.unknown("budget", options["budget"], known)
     if options["seeds"] and not (options["seeds"].isdigit() and int(options["seeds"]) > 0):
         raise SystemExit(f"error: seeds={options['seeds']} is no number of seeds: give a whole number of 1 or more")
-    return Request(name, options["budget"], int(options["seeds"] or 0) or None, Path(options["outputs"]), tuple(overrides))
+    rows, all_rows = tuple(filter(None, options["rows"].split(","))), settings.table(name)["rows"]
+    for row in rows:
+        if row not in all_rows:
+            raise settings.unknown("row", row, all_rows)
+    return Request(name, options["budget"], int(options["seeds"] or 0) or None, Path(options["outputs"]), tuple(overrides), rows)
 
 
 def several(name: str, row: str, budget: str, seeds: list[int], overrides: tuple[str, ...], folder: Path) -> list[list[dict[str, Any]]]:
@@ -106,6 +111,7 @@ def reproduce(request: Request) -> Path:
     """
     start = time.monotonic()
     spec = settings.table(request.name)
+    spec |= {"rows": [row for row in spec["rows"] if not request.rows or row in request.rows]}
     configs = {row: settings.row(request.name, row, request.budget, 0, request.overrides) for row in spec["rows"]}
     first = configs[spec["rows"][0]]
     spec = settings.worded(spec, first)
@@ -166,7 +172,8 @@ def _seeded(config: DictConfig, seed: int) -> DictConfig:
 
 def _command(request: Request) -> str:
     seeds = () if request.seeds is None else (f"seeds={request.seeds}",)
-    return shlex.join(["python", "-m", "experiments.reproduce", request.name, f"budget={request.budget}", *seeds, *request.overrides])
+    rows = (f"rows={','.join(request.rows)}",) if request.rows else ()
+    return shlex.join(["python", "-m", "experiments.reproduce", request.name, f"budget={request.budget}", *seeds, *rows, *request.overrides])
 
 
 if __name__ == "__main__":

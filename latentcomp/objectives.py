@@ -180,7 +180,8 @@ def entropy_loss(entropies: Float[Tensor, " M"], mean: Float[Tensor, " K"], dive
 
     ``entropies`` are the H[q_m], ``mean`` the average distribution; nats, at least -diversity log K. At diversity 1 minus the mutual information of m and k.
     """
-    return entropies.mean() + diversity * torch.special.xlogy(mean, mean).sum()
+    floor = torch.finfo(mean.dtype).tiny  # a code that no vector takes has probability zero, where p log p has a value but no gradient
+    return entropies.mean() + diversity * torch.special.xlogy(mean, mean.clamp_min(floor)).sum()
 
 
 def codebook_loss(e: Float[Tensor, "B N D"], h: Float[Tensor, "B N D"]) -> Float[Tensor, ""]:

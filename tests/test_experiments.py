@@ -20,8 +20,8 @@ from latentcomp.signals import Interrupted
 from latentcomp.train import NonFiniteLoss
 from tests import small_mnist
 
-# gradients measures a frozen model: experiments/test_gradients.py
-TRAINED = [table for table in settings.tables() if table != "gradients" and "like" not in settings.table(table)]
+OWN = ("gradients", *(table for table in settings.tables() if table.startswith("taming")))  # tests/experiments/test_gradients.py, taming/test_rows.py
+TRAINED = [table for table in settings.tables() if table not in OWN and "like" not in settings.table(table)]
 ROWS = [(table, row) for table in TRAINED for row in settings.table(table)["rows"]]
 SMALL_MNIST = ("budget.validation=20", "budget.test=4", "budget.look_images=4", "budget.dreams=4")
 MNIST = {"mnist": SMALL_MNIST, "collapse": SMALL_MNIST[:3]}  # by budget: what makes the table's data small

@@ -250,6 +250,14 @@ def test_the_entropy_term_is_minus_the_mutual_information():
     assert objectives.entropy_loss(torch.zeros(1).double(), sure[0]) == 0
 
 
+def test_the_entropy_of_codes_that_nothing_takes_has_a_gradient():
+    """Where a code's probability is zero, the derivative of the others' is still that of p log p, log p + 1, and its own is finite."""
+    mean = torch.tensor([0.75, 0.25, 0.0], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(objectives.entropy_loss(torch.zeros(1).double(), mean), mean)
+    torch.testing.assert_close(gradient[:2], mean.detach()[:2].log() + 1)
+    assert gradient.isfinite().all()
+
+
 def test_targets_and_weights_pass_no_gradient():
     log_q, log_joint, log_b = (t.clone().requires_grad_() for t in (LOG_Q, LOG_JOINT, LOG_B))
     log_z = torch.zeros(B, dtype=torch.float64, requires_grad=True)

@@ -171,3 +171,41 @@ def test_write_leaves_both_files(tmp_path: Path) -> None:
     tables.write(tmp_path)
     assert (tmp_path / "table.md").read_text() == tables.markdown(RECORDS, meta["table"], meta)
     assert (tmp_path / "table.tex").read_text() == tables.latex(RECORDS, meta["table"], meta)
+
+
+GROUPS = {"exact_em": ["exact_em", "hard_em"], "vq_ema": ["vq_gradient", "vq_ema"], "wake_sleep": ["wake_sleep"]}
+GROUPED = SPEC | {"rows": ["exact_em", "hard_em", "vq_gradient", "vq_ema", "wake_sleep"], "columns": ["exact_nll"], "groups": GROUPS, "against": "the first"}
+
+
+def test_rows_are_compared_within_their_group() -> None:
+    words, column = table(RECORDS, GROUPED), cells(GROUPED, heading="Difference to the first (nats)")
+    for reference, members in GROUPS.items():
+        best = separated({row: of(row, "exact_nll") for row in members}) if len(members) > 1 else set()
+        assert {row for row in members if cells(GROUPED)[row].best} == best
+        for row in members:
+            if row == reference:
+                assert column[row] == Cell("–")
+            else:
+                difference = paired_interval(of(row, "exact_nll"), of(reference, "exact_nll"))
+                assert column[row].value == f"{difference.mean:+.2f}".replace("-", "−")
+    assert "the best mean among the rows of its group" in " ".join(words.caption)
+    assert "minus the first's of the same seed" in " ".join(words.caption)
+
+
+def test_where_no_group_has_two_rows_nothing_is_compared() -> None:
+    words = table(RECORDS, GROUPED | {"groups": {row: [row] for row in GROUPED["rows"]}})
+    assert [str(heading) for heading in words.headings] == ["NLL, fitted prior (nats) ↓"]
+    assert not any(cell.best for line in words.cells for cell in line)
+    assert "Bold" not in " ".join(words.caption)
+    assert "Last column" not in " ".join(words.caption)
+
+
+def test_rows_that_are_cited_stand_below_with_the_published_value_alone() -> None:
+    cited = [{"label": "Of others", "exact_nll": 12.3456}, {"label": "Of others still", "perplexity": 3}]
+    words = table(RECORDS, only("exact_nll") | {"cited": cited})
+    assert words.labels[-2:] == ["Of others", "Of others still"]
+    assert [str(heading) for heading in words.headings[:2]] == ["NLL, fitted prior (nats) ↓", "NLL, fitted prior, expected (nats)"]
+    assert [[cell.value for cell in line] for line in words.cells[-2:]] == [["–", "12.35", "–"], ["–", "–", "–"]]
+    assert {line[1].value for line in words.cells[:-2]} == {"–"}
+    assert len(words.labels) == len(words.cells) == len(SPEC["rows"]) + 2
+    assert rows(tables.markdown(RECORDS, only("exact_nll") | {"cited": cited}))[-1][0] == "Of others still"

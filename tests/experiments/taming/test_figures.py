@@ -1,0 +1,34 @@
+"""The figures of these tables show every row that has run, each group in its own panel."""
+
+import torch
+
+from experiments import settings
+from experiments.taming import figures
+
+PIXELSNAIL, RECONSTRUCTION = settings.table("taming_pixelsnail"), settings.table("taming_reconstruction")
+
+
+def curve(looks: int, pace: float) -> list[dict[str, float]]:
+    return [{"step": 10 * i, "seconds": pace * i, "val_nll": 3 + 1 / i} for i in range(1, looks + 1)]
+
+
+def priors(rows):
+    """Two seeds a row, of which the second made a look more where the row was timed."""
+    picture = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return {row: {seed: {"curve": curve(3 + seed * row.endswith("time"), 1.0), "best_step": 30, "samples": picture} for seed in (0, 1)} for row in rows}
+
+
+def test_each_data_set_has_a_panel_over_time():
+    whole = figures.over_time(priors(PIXELSNAIL["rows"]), PIXELSNAIL).decode()
+    assert whole.startswith("<?xml")
+    few = priors(["drin_steps", "drin_time", "imagenet_time"])
+    titles = [picture.title for picture in figures.timed(few, PIXELSNAIL)]
+    assert titles == ["Over time", "Samples"]
+    assert len(figures.over_time(few, PIXELSNAIL)) < len(whole)
+    assert figures.over_time(few, PIXELSNAIL) == figures.over_time(few, PIXELSNAIL)
+
+
+def test_every_geometry_has_a_mark_of_its_own():
+    assert len(set(figures.MARKS)) == len(figures.MARKS) >= len(RECONSTRUCTION["rows"])
+    runs = {row: {0: {"point": torch.tensor([10.0 + i, 2.0 + i])}} for i, row in enumerate(RECONSTRUCTION["rows"])}
+    assert figures.use(runs, RECONSTRUCTION).decode().startswith("<?xml")

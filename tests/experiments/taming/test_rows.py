@@ -1,0 +1,241 @@
+"""The rows of the tables of Taming Transformers: every one is there with its published value, can be built at its published size, and runs."""
+
+import json
+import math
+import struct
+from urllib.error import URLError
+
+import pytest
+import torch
+from hydra.utils import get_method, instantiate
+from omegaconf import OmegaConf
+
+from experiments import settings
+from experiments.execute import plain
+from experiments.report import SHOWN
+from experiments.reproduce import parsed, reproduce
+from experiments.taming.priors import Sites, Snail, Transformer, parameters
+from experiments.taming.second import prepared
+from experiments.taming.stages import made
+from latentcomp.taming import load_vqgan
+from tests import small_mnist
+from tests.pictures import folder
+from tests.taming.published import Weights, images, vq_config
+from tests.taming.published import first_stage as published_codes
+
+TABLES = [name for name in settings.tables() if name.startswith("taming")]
+TASKS = sorted(path.stem for path in (settings.CONF / "task").glob("*.yaml"))
+VALUES = {
+    "taming_pixelsnail": {4.78, 4.83, 4.96, 4.84, 4.63, 4.69, 4.89, 4.70, 4.88, 4.49, 4.57, 4.64},
+    "taming_conditional": {22.4, 35.5},
+    "taming_faces": {10.2, 9.6},
+    "taming_imagenet": {17.04, 29.20, 15.98, 15.78, 5.20, 10.26, 7.35, 5.88, 6.59, 1.62},
+    "taming_reconstruction": {7.94, 4.98, 1.49, 1.45, 1.14, 4.6, 2.19, 1.37, 2.24},
+    "taming_orderings": {4.767, 4.810, 4.812, 4.889, 4.901, 5.015},
+}
+STANDS_IN = [("taming_imagenet", "mixed_accept50"), ("taming_reconstruction", "k1024"), ("taming_pixelsnail", "drin_pixelsnail")]
+QUICK = [("taming_pixelsnail", "drin_time"), ("taming_reconstruction", "residual")]
+ADE = 361.6  # millions that 28 layers of width 1,024 and K = 4,096 make, where the paper's table says 405
+
+
+def own(table: str, row: str):
+    """What a row's own file says."""
+    return OmegaConf.load(settings.CONF / "experiment" / table / f"{row}.yaml")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_row_of_the_paper_is_there_with_its_value(table):
+    spec, expected = settings.table(table), set()
+    for row in spec["rows"]:
+        config = own(table, row)
+        assert ("expected" in config) == ("source" in config)
+        expected |= {config.expected[spec["headline"]]} if "expected" in config else set()
+    assert expected == VALUES[table]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_rows_that_are_compared_are_all_the_rows(table):
+    spec = settings.table(table)
+    if "groups" in spec:
+        assert sorted(row for members in spec["groups"].values() for row in members) == sorted(spec["rows"])
+        assert all(reference in members for reference, members in spec["groups"].items())
+    assert all({"label"} < row.keys() <= {"label", *spec["columns"]} for row in spec.get("cited", []))
+
+
+@pytest.mark.parametrize(("table", "row"), [("taming_pixelsnail", "sflckr_steps"), ("taming_reconstruction", "k1024")])
+def test_a_row_of_the_full_budget_says_which_data_it_wants(table, row, tmp_path):
+    config = settings.row(table, row, "full", 0)
+    with pytest.raises(SystemExit, match=rf"this row learns from .*data\.root=FOLDER, a folder that holds {config.task.name}"):
+        get_method(config.procedure)(config, row, folder=tmp_path)
+
+
+def sites(task) -> Sites:
+    """Of a task at its published size: f = 16 of 256 pixels."""
+    given, vocabulary = {None: (0, 0), "class": (1, 1000), "labels": (256, task.codes), "depth": (256, task.codes)}[task.condition]
+    return Sites((16, 16), task.codes, given, vocabulary)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_priors_have_the_published_number_of_parameters(name):
+    """Within 2 %, on the meta device; ADE20K's is another than the paper's table says, which contradicts itself there. PixelSNAIL's: within 5 % of that."""
+    task = OmegaConf.load(settings.CONF / "task" / f"{name}.yaml")
+    with torch.device("meta"):
+        transformer = Transformer(**task.transformer)(sites(task))
+    assert parameters(transformer) / 1e6 == pytest.approx(ADE if name == "ade20k" else task.millions, rel=0.02)
+    if task.condition != "class":
+        with torch.device("meta"):
+            snail = Snail(**task.pixelsnail)(sites(task))
+        assert parameters(snail) == pytest.approx(parameters(transformer), rel=0.05)
+
+
+def test_the_verified_parameter_counts_of_the_published_code():
+    """24 layers of width 1,024, K = 1,024, but for the positions that it never reads; FFHQ; ImageNet by class."""
+    counts = {(24, 1024, 1024): 304_932_864 - 256 * 1024, (28, 1024, 1024): 355_055_616, (48, 1536, 16384): 1_410_642_432}
+    for (layers, width, codes), published in counts.items():
+        with torch.device("meta"):
+            assert parameters(Transformer(layers, width, 16)(Sites((16, 16), codes))) == pytest.approx(published, abs=width)
+
+
+@pytest.mark.parametrize("row", ["k1024", pytest.param("k16384", marks=pytest.mark.slow), pytest.param("f8_k256", marks=pytest.mark.slow), "two_levels"])
+def test_first_stages_are_built_at_their_published_size(row):
+    config = settings.row("taming_reconstruction", row, "full", 0)
+    config.budget.preset.critic, config.budget.preset.likelihood = (
+        None,
+        OmegaConf.create({"_target_": "latentcomp.energies.PerceptualEnergy", "temperature": 1.0}),
+    )
+    with torch.device("meta"):
+        model, learner = made(config.budget.preset)
+    count = parameters(model.decoder) + parameters(learner.posterior)
+    grid = {"k1024": 16**2, "k16384": 16**2, "f8_k256": 32**2, "two_levels": 64**2 + 32**2}[row]
+    assert len(model.cardinalities) == grid
+    assert model.codebook.codes == {"k1024": 1024, "k16384": 16384, "f8_k256": 256, "two_levels": 512}[row]
+    if row.startswith("k"):
+        assert count == 72_141_699 - 1024 * 256
+
+
+def test_the_rows_of_a_data_set_differ_in_prior_and_limit_alone():
+    steps, timed, snail = (plain(settings.row("taming_pixelsnail", f"sflckr_{kind}", "cpu", 0)) for kind in ("steps", "time", "pixelsnail"))
+    assert timed["limit"]["rival"] == snail["second"]
+    assert timed | {"limit": steps["limit"]} == steps
+    assert snail | {"second": steps["second"]} == steps
+    assert isinstance(instantiate(snail["second"]), Snail)
+
+
+@pytest.mark.slow
+def test_orderings_differ_in_the_order_alone():
+    rows = [plain(settings.row("taming_orderings", row, "cpu", 0)) for row in settings.table("taming_orderings")["rows"]]
+    orders = [row["second"].pop("order") for row in rows]
+    assert all(row == rows[0] for row in rows)
+    assert len(set(orders)) == 6
+
+
+def check(table, row, folder, *overrides):
+    config = settings.row(table, row, "smoke", 0, overrides)
+    steps = []
+    records, pictures = get_method(config.procedure)(config, row, steps.append, folder / f"{row}-0")
+    values = {record["metric"]: record["value"] for record in records}
+    assert values.keys() >= set(settings.table(table)["columns"])
+    assert all(value is None or math.isfinite(value) for value in values.values())
+    assert pictures.keys() >= {"curve", "best_step", *settings.table(table).get("shows", SHOWN)}
+    assert [look["step"] for look in pictures["curve"]] == steps
+    assert {record["metric"]: record["expected"] for record in records if record["expected"] is not None} == dict(config.expected)
+    json.dumps(records, allow_nan=False)
+    return values
+
+
+@pytest.mark.parametrize(("table", "row"), QUICK)
+def test_rows_run(table, row, tmp_path):
+    check(table, row, tmp_path)
+
+
+def test_a_row_of_the_full_budget_has_its_task_s_networks_and_cuts():
+    config = settings.row("taming_imagenet", "mixed", "full", 0)
+    assert isinstance(made(config.second), Transformer)
+    assert made(config.second)._asdict() | {"order": None} == {**config.task.transformer, "order": None}
+    assert made(config.sampling).cuts == [100, 200, 250, 300, 350, 400, 500, 600, 800, 973]
+    assert settings.row("taming_imagenet", "mixed", "cpu", 0).sampling.top_k == [int(k / 16) for k in made(config.sampling).cuts]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", ["smoke", "cpu", "full"])
+@pytest.mark.parametrize("table", TABLES)
+def test_every_row_composes(table, budget):
+    for row in settings.table(table)["rows"]:
+        config = settings.row(table, row, budget, 0, () if budget != "full" else ("data.root=FOLDER",))
+        assert plain(config)["budget"]
+        assert config.data._target_.rpartition(".")[2] == ("own" if budget == "full" else "digits")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", TABLES)
+def test_every_row_runs(table, tmp_path):
+    for row in settings.table(table)["rows"]:
+        check(table, row, tmp_path)
+
+
+@pytest.mark.slow
+def test_rows_of_one_prior_draw_from_the_same_one(tmp_path):
+    a, b = (check("taming_imagenet", row, tmp_path) for row in ("mixed", "k250"))
+    assert a["nats_per_code"] == b["nats_per_code"]
+    assert a["fid"] != b["fid"]
+    assert len([path for path in (tmp_path / "priors").iterdir()]) == 1
+
+
+def test_a_published_first_stage_takes_the_place_of_a_trained_one(tmp_path):
+    """Codes are those of the import itself."""
+    config, w = vq_config(in_channels=1, out_ch=1), Weights()
+    published_codes(config, w, images(1, 1, 16, 16))  # draws the weights
+    torch.save({"state_dict": dict(w)}, tmp_path / "vqgan.ckpt")
+    (tmp_path / "vqgan.yaml").write_text(OmegaConf.to_yaml({"model": config}))
+    files = (f"first.checkpoint={tmp_path}/vqgan.ckpt", f"first.yaml={tmp_path}/vqgan.yaml")
+    row = settings.row("taming_orderings", "row_major", "smoke", 0, ("first=published", *files))
+    on = prepared(row, tmp_path / "row_major-0", lambda step: None)
+    (batch, *_), stage = on.data.data.held_out("test"), load_vqgan(tmp_path / "vqgan.ckpt", tmp_path / "vqgan.yaml")
+    assert torch.equal(on.data.held_out("test")[0].z, stage.encode(batch.x))
+    assert on.sites == Sites((8, 8), 16)
+    assert not (tmp_path / "first_stages").exists()
+    with pytest.raises(SystemExit, match=r"first\.checkpoint=FILE\.ckpt"):
+        prepared(settings.row("taming_orderings", "row_major", "smoke", 0, ("first=published",)), None, lambda step: None)
+
+
+def unreachable():
+    """A download on a machine without a network."""
+    raise URLError("no such host")
+
+
+def test_weights_that_cannot_be_downloaded_are_asked_for():
+    with pytest.raises(SystemExit, match="could not be downloaded .no such host.: give weights=FOLDER"):
+        made(OmegaConf.create({"_target_": f"{__name__}.unreachable"}))
+    with pytest.raises(SystemExit, match="error: a prior needs at least one site"):
+        made(OmegaConf.create({"_target_": "latentcomp.priors.Uniform", "sites": 0, "codes": []}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("table", "row"), STANDS_IN)
+def test_other_pictures_stand_in(table, row, tmp_path):
+    """Fashion-MNIST's files, and a folder of pictures in two classes."""
+    for name, n in (("train", 200), ("t10k", 60)):
+        header = struct.pack(">BBBBIII", 0, 0, 8, 3, n, 28, 28)
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(header + small_mnist.images(n, n).numpy().tobytes())
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, n) + bytes(i % 10 for i in range(n)))
+    check(table, row, tmp_path / "fashion", "data=taming/fashion_mnist", f"data.root={tmp_path}", "side=32")
+    if table != "taming_reconstruction":  # whose judge learns from classes
+        for name in ("a", "b"):
+            folder(tmp_path / "pictures" / name, 6, height=40, width=40)
+        condition = "class" if table == "taming_imagenet" else "depth"
+        check(table, row, tmp_path / "folder", "data=taming/folder", f"data.root={tmp_path}/pictures", "channels=3", f"data.condition={condition}")
+
+
+@pytest.mark.slow
+def test_some_rows_of_a_table_with_what_it_cites(tmp_path):
+    folder = reproduce(parsed(["taming_conditional", "budget=smoke", "rows=ade20k", f"outputs={tmp_path}"]))
+    table = (folder / "table.md").read_text()
+    assert "ADE20K" in table
+    assert "SPADE, ADE20K" in table
+    assert "33.90" in table
+    assert "\n| COCO-Stuff " not in table
+    assert "Difference" not in table
+    assert (folder / "report.html").stat().st_size
+    assert "rows=ade20k" in json.loads((folder / "meta.json").read_text())["command"]
+    with pytest.raises(SystemExit, match="no row 'ade'.*Did you mean ade20k"):
+        parsed(["taming_conditional", "rows=ade"])
