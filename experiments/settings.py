@@ -11,6 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import options
+
 CONF = Path(__file__).parent / "conf"
 
 OmegaConf.register_new_resolver("repeat", lambda value, times: OmegaConf.create([value] * times), replace=True)
@@ -72,13 +74,16 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         UnknownName: an option or a setting that does not exist; lists those that do.
+        RefusedOption: one that the procedure does not honour; names both.
     """
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return compose("config", list(overrides))
+            config = compose("config", list(overrides))
         except HydraException as error:
             raise _explained(error, overrides) from None
+    options.refuse(config)
+    return config
 
 
 def _explained(error: HydraException, overrides: Sequence[str]) -> UnknownName:
