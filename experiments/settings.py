@@ -19,6 +19,7 @@ OmegaConf.register_new_resolver("repeat", lambda value, times: OmegaConf.create(
 OmegaConf.register_new_resolver("minus_log", lambda value, codes: value - math.log(codes), replace=True)
 OmegaConf.register_new_resolver("share", lambda value, part: int(value * part), replace=True)
 OmegaConf.register_new_resolver("vgg", lambda folder: None if folder is None else f"{folder}/vgg16_features.safetensors", replace=True)
+OmegaConf.register_new_resolver("at_most", min, replace=True)
 OmegaConf.register_new_resolver("half", lambda value: value // 2, replace=True)
 
 

@@ -34,7 +34,8 @@ class Means:
 
     def clear(self) -> None:
         """Begins anew."""
-        self._sums.clear(), self._counts.clear()
+        self._sums.clear()
+        self._counts.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Sums and counts, as plain data."""
