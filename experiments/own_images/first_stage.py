@@ -6,9 +6,9 @@ by bicubic interpolation (below); ``whole_NUMBER.png``, held-out pictures in squ
 """
 
 import itertools
+import json
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -163,7 +163,7 @@ def loaded(folder: str | None, weights: str | None, engine: Engine) -> FirstStag
     """
     if folder is None or not (Path(folder) / STATE).is_file():
         raise SystemExit(f"error: first={folder} is no folder of a first stage's run: it must hold {STATE}. Run experiment=images/first_stage before")
-    config: Any = OmegaConf.load(Path(folder) / CONFIG)
+    config = OmegaConf.create(json.loads((Path(folder) / CONFIG).read_text()))
     data, (model, learner) = pictures(config.data), made(config.preset)
     checkpoint.load(Path(folder) / STATE, {"model": model, "learner": learner})
     return FirstStage(data, model.eval(), learner.eval(), judges(weights, data.view.signed), engine)

@@ -23,12 +23,14 @@ class Board:
     def __init__(self, path: Path, per_epoch: int) -> None:
         self.path, self.per_epoch = path, per_epoch
         self.rows: list[dict[str, float]] = []
+        self._head: list[str] = []
 
     def __call__(self, look: dict[str, float]) -> None:
         """Prints the look as a line of the table, below a new head where its columns changed, and writes all of them down."""
         self.rows.append({"epoch": look["step"] / self.per_epoch, **look})
-        names, before = ([name for name in SHOWN if name in row] for row in (self.rows[-1], self.rows[-2] if self.rows[1:] else {}))
-        if names != before:
+        names = [name for name in SHOWN if name in self.rows[-1]]
+        if names != self._head:
+            self._head = names
             print("  ".join(f"{SHOWN[name]:>{_width(name)}}" for name in names))
         print("  ".join(f"{_number(name, self.rows[-1][name]):>{_width(name)}}" for name in names), flush=True)
         try:

@@ -141,6 +141,21 @@ def test_at_the_published_width_the_norms_are_the_published_ones(preset):
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_the_modern_preset_trains_with_its_codebook_and_its_critic(root, tmp_path):
+    """A distance of thumbnails stands in for LPIPS, whose weights need not be here."""
+    small = ("width=8", "preset.size.critic=8", "critic_start=2", "budget.updates=4", "budget.every=2", "average=0.9")
+    thumbnails = "preset.distance={_target_: experiments.first_stage.Thumbnails}"
+    records, pictures = first_stage.execute(config("first_stage", *SMALL, "preset=modern", thumbnails, *small, f"data.root={root}"), "row", folder=tmp_path)
+    assert {"lambda", "ramp", "critic_real", "critic_made", "perceptual", "commitment"} <= pictures["curve"][-1].keys()
+    assert "ramp" not in pictures["curve"][0]
+    assert 0 < values(records)["code_usage"] <= 1
+    codebook = first_stage.loaded(str(tmp_path), None, Engine()).model.codebook
+    assert not codebook.waits, "k-means has placed its codes"
+    torch.testing.assert_close(codebook.vectors.norm(dim=-1), torch.ones(32))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 def test_the_modern_preset_trains_on_photographs_with_its_critic_and_both_lpips(root, tmp_path):
     """Weights at random, in files as the real ones come; the numbers mean nothing, but every part of the command runs."""
     pytest.importorskip("lpips")
@@ -205,7 +220,8 @@ def test_the_health_table_has_a_line_a_look_and_goes_on_where_it_was(tmp_path, c
     assert [(float(row["epoch"]), float(row["l1"]), row["lambda"]) for row in rows] == [(0.5, 0.25, ""), (1.0, 0.125, ""), (1.5, 0.0625, "0.5")]
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
-        ["epoch", "step", "loss", "L1", "s"], ["0", "2", "3", "0.25", "1"], ["1", "4", "2", "0.125", "2"],
+        ["epoch", "step", "loss", "L1", "s"], ["0", "2", "3", "0.25", "1"],
+        ["epoch", "step", "loss", "L1", "s"], ["1", "4", "2", "0.125", "2"],
         ["epoch", "step", "loss", "L1", "lambda", "s"], ["2", "6", "1", "0.0625", "0.5", "3"],
     ]  # fmt: skip
 

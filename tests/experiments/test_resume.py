@@ -72,7 +72,10 @@ def stopping(at: int, number: int) -> Any:
     return lambda step: os.kill(os.getpid(), number) if step == at else None
 
 
-@pytest.mark.parametrize("name", ROWS)
+SLOW = ("first_stage", "second_stage")  # seconds each, on the same path as the others
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ROWS])
 def test_a_stopped_run_exits_with_75_and_ends_where_it_would_have(name, tmp_path):
     composed = config(name, tmp_path)
     whole, steps = carried_out(composed, tmp_path / "whole"), []
