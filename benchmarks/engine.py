@@ -24,7 +24,7 @@ from latentcomp.checkpoints import Checkpoints
 from latentcomp.codebook import Codebook
 from latentcomp.data.split import Split
 from latentcomp.evaluate.budget import Budget, Descent, Machine
-from latentcomp.evaluate.run import Run
+from latentcomp.evaluate.run import Run, nll_looks
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.learner import Learner
 from latentcomp.likelihoods import Bernoulli
@@ -95,13 +95,13 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     own, theirs = (model, learner), copy.deepcopy((model, learner))
     plain, batches = descent(*theirs), iter(split.batches(options.batch, steps))
     machine = Machine(fabric=fabric(), checkpoints=Checkpoints(folder / "states"), log=Log({"csv": CSV(folder / "metrics.csv")}))  # type: ignore[arg-type]
-    run = Run(*own, split, descent(*own), Budget(steps, options.batch), machine)
+    run = Run(*own, descent(*own), nll_looks(split.validation, Budget(steps, options.batch)), machine)
     going = enumerate(fit(*own, split.batches(options.batch, steps), run.descent.optimizer, clip=1e6, fabric=machine.fabric), 1)
     with Signals() as signals:
 
         def engine() -> None:
             step, metrics = next(going)
-            run.advance()
+            run.advance(metrics)
             run.pause()
             machine.log(step, metrics)  # type: ignore[misc]
             signals.asked()

@@ -4,30 +4,30 @@ An energy has no NLL, so what is watched and reported here is what every row has
 codes they use. The state that is judged is the last, by its weight average where there is one.
 """
 
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import math
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from experiments import figures
 from experiments.cells import Spec
 from experiments.descent import descent
-from experiments.execute import Progress, plain
+from experiments.job import Built, Job, Result, budget, procedure
+from experiments.machine import on_device
 from experiments.report import Picture
-from latentcomp import checkpoint, digits
+from experiments.watching.grids import grid
+from experiments.watching.watcher import Shows
+from latentcomp import digits
 from latentcomp.data.split import Split
-from latentcomp.evaluate.averaging import WeightAverage
-from latentcomp.evaluate.protocol import Measure, mean
+from latentcomp.evaluate.images import ImageMeasures
+from latentcomp.evaluate.protocol import Measure
+from latentcomp.evaluate.training import Looks
 from latentcomp.evaluate.usage import usage
+from latentcomp.learners.learner import Learner
+from latentcomp.model import LatentVariableModel
 from latentcomp.nn.lpips import LPIPS
-from latentcomp.taming.presets import Preset
-from latentcomp.train import fit
 
 
 class Thumbnails(nn.Module):
@@ -50,59 +50,28 @@ def _enlarged(x: Tensor, side: int) -> Tensor:
     return 2 * interpolate(x, size=(side, side), mode="bilinear").expand(-1, 3, -1, -1).contiguous() - 1
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+@procedure
+def execute(job: Job) -> Result:
     """Trains the preset of a row, and measures its reconstructions of test images."""
+    config = job.config
     torch.manual_seed(config.seed)
-    data, preset = instantiate(config.data), instantiate(config.preset)
-    model, learner = preset
-    learner.seed = config.seed
-    descending = descent(config, learner, model)
-    average, size = WeightAverage(descending.average, model, learner), config.budget.size
-    curve, start, looking = [], time.perf_counter(), 0.0
-    for step, metrics in enumerate(fit(model.train(), learner.train(), data.batches(size, config.batches, config.seed), descending.optimizer), 1):
-        if descending.scheduler is not None:
-            descending.scheduler.step()
-        average.update()
-        if step % config.budget.every and step != config.batches:
-            continue
-        look = time.perf_counter()
-        l1 = judged(preset, average, lambda: _l1(data.validation, reconstructions(preset, data.validation, size)[0]).mean())
-        curve.append({"step": step, "val_nll": float(l1), "seconds": look - start - looking} | {key: float(value) for key, value in metrics.items()})
-        if folder is not None:
-            checkpoint.save(folder / "last.pt", {"model": model, "learner": learner, "optimizer": descending.optimizer})
-        progress(step)
-        looking += time.perf_counter() - look
-    seconds = time.perf_counter() - start - looking
-    measures, shown = judged(preset, average, lambda: _measures(preset, distance(instantiate(config.budget.distance)), data.test, size))
-    measures |= {name: Measure(curve[-1][name], "") for name in ("lambda", "critic_real", "critic_made") if name in curve[-1]}
-    measures |= {"decoder_evaluations": Measure(model.decoder_evaluations, "images"), "seconds": Measure(seconds, "s")}
-    common = {"seconds": seconds, "source": config.source, "config": plain(config)}
-    records = [{"row": row, "seed": config.seed, "metric": k, "expected": config.expected.get(k)} | m._asdict() | common for k, m in measures.items()]
-    return records, {"curve": curve, "best_step": config.batches} | shown
+    data = on_device(instantiate(config.data), job.fabric)
+    model, learner = instantiate(config.preset)
+    judge = ImageMeasures({"distance": _beside(distance(instantiate(config.budget.distance)), data)}, size=config.budget.size)
+    images = data.validation[:8]
 
+    def look(model: LatentVariableModel, learner: Learner) -> dict[str, float]:
+        l1 = ImageMeasures(size=config.budget.size).of_images(model, learner.posterior, data.validation)["l1"].value
+        return {"val_nll": math.nan if l1 is None else l1}
 
-def judged(preset: Preset, average: WeightAverage, what: Callable[[], Any]) -> Any:
-    """What a function gives with the averaged weights, in evaluation mode, without a gradient."""
-    evaluations = preset.model.decoder_evaluations
-    for part in preset:
-        part.eval()
-    with torch.no_grad(), average.applied():
-        result = what()
-    for part in preset:
-        part.train()
-    preset.model.decoder_evaluations = evaluations
-    return result
-
-
-def reconstructions(preset: Preset, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Mean images of the posterior's most probable codes, and these codes ``(n, N)``."""
-    model, learner = preset
-    codes = torch.cat([learner.posterior(model, part).mode for part in x.split(size)])
-    return torch.cat([model.decode(model.codebook(part)).mean for part in codes.split(size)]), codes
-
-
-def _l1(x: Tensor, x_hat: Tensor) -> Tensor:
-    return (x - x_hat).abs().mean((-3, -2, -1))
+    shows = Shows(data.validation[:64], lambda: grid(model, learner, images) / 2 + 0.5)
+    training = job.trained(Built(data, model, learner, descent(config, learner, model), budget(config)), Looks(look, watched=None), shows)
+    measures = judge.of_images(model, learner.posterior, data.test)
+    measures |= {name: Measure(training.curve[-1][name], "") for name in ("lambda", "critic_real", "critic_made") if name in training.curve[-1]}
+    measures |= {"decoder_evaluations": Measure(training.decoder_evaluations, "images"), "seconds": Measure(training.seconds, "s")}
+    measures |= job.also(model, learner, data)
+    shown = {"curve": training.curve, "best_step": training.best_step} | _shown(model, learner, data.test, config.budget.size)
+    return job.records(measures, training.seconds), shown
 
 
 def distance(given: nn.Module | str | None) -> nn.Module:
@@ -110,18 +79,15 @@ def distance(given: nn.Module | str | None) -> nn.Module:
     return given if isinstance(given, nn.Module) else LPIPS(given)
 
 
-def _measures(preset: Preset, distance: nn.Module, x: Tensor, size: int) -> tuple[dict[str, Measure], dict[str, Any]]:
-    x_hat, codes = reconstructions(preset, x, size)
-    squares = (x - x_hat.clamp(-1, 1)).square().mean((-3, -2, -1))
-    used = usage(codes, preset.model.codebook.codes)
-    measures = {
-        "l1": mean(_l1(x, x_hat), ""),
-        "distance": mean(torch.cat([distance(a, b) for a, b in zip(x.split(size), x_hat.split(size), strict=True)]), ""),
-        "psnr": mean(10 * (4 / squares).log10(), "dB"),
-        "used": Measure(used.used, ""),
-        "perplexity": Measure(used.perplexity, "codes"),
-    }
-    return measures, {"images": x[:8].clone() / 2 + 0.5, "reconstructions": x_hat[:8].clone() / 2 + 0.5, "usage": used.counts}
+def _beside(distance: nn.Module, data: Split) -> nn.Module:
+    return distance.to(data.test.device, data.test.dtype)
+
+
+@torch.no_grad()
+def _shown(model: LatentVariableModel, learner: Learner, x: Tensor, size: int) -> dict[str, Tensor]:
+    codes = torch.cat([learner.posterior(model, part).mode for part in x.split(size)])
+    x_hat = model.decode(model.codebook(codes[:8])).mean
+    return {"images": x[:8].clone() / 2 + 0.5, "reconstructions": x_hat / 2 + 0.5, "usage": usage(codes, model.codebook.codes).counts}
 
 
 def pictures(runs: figures.Runs, spec: Spec) -> list[Picture]:

@@ -34,14 +34,15 @@ def fabric(config: DictConfig) -> Any:
         SystemExit: lightning-fabric is missing.
     """
     machine = config.machine
-    if (machine.accelerator, machine.devices, machine.nodes, config.precision) == ("cpu", 1, 1, "32-true") and "TORCHELASTIC_RUN_ID" not in os.environ:
+    accelerator = "cpu" if machine.accelerator == "auto" and not torch.accelerator.is_available() else machine.accelerator
+    if (accelerator, machine.devices, machine.nodes, config.precision) == ("cpu", 1, 1, "32-true") and "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     try:
         from lightning_fabric import Fabric
         from lightning_fabric.strategies import DDPStrategy
     except ImportError:
         raise SystemExit("error: other devices, precisions and numbers of processes need Fabric: pip install 'latentcomp[engine]'") from None
-    settings = {"accelerator": machine.accelerator, "devices": machine.devices, "num_nodes": machine.nodes, "precision": config.precision}
+    settings = {"accelerator": accelerator, "devices": machine.devices, "num_nodes": machine.nodes, "precision": config.precision}
     made = Fabric(strategy=machine.strategy, **settings)
     if machine.strategy in ("auto", "ddp") and isinstance(made.strategy, DDPStrategy):  # a process that waits for one that was lost gives up in time
         made = Fabric(strategy=DDPStrategy(timeout=timedelta(seconds=machine.timeout)), **settings)

@@ -54,7 +54,7 @@ def run(config: DictConfig) -> None:
     choice = HydraConfig.get().runtime.choices["experiment"]
     folder = Path(HydraConfig.get().runtime.output_dir)
     bar = _bar()
-    task = bar.add_task(f"{choice}, seed {config.seed}", total=config.budget.updates)
+    task = bar.add_task(f"{choice}, seed {config.seed}", total=config.batches)
     try:
         records, pictures = get_method(config.procedure)(config, Path(choice).name, _progress(bar, task), folder)
     except (NonFiniteLoss, processes.PeerFailed) as error:  # of the process that failed, its own traceback stands above

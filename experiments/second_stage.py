@@ -6,34 +6,30 @@ likelihood, only a bound: its numbers carry that note.
 
 import copy
 import functools
-import math
-import time
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor
 
 from experiments import settings
 from experiments.descent import descent
-from experiments.execute import Progress, build, pictures, plain
-from latentcomp import checkpoint
+from experiments.execute import build, pictures
+from experiments.job import Built, Job, Result, budget, procedure
+from experiments.machine import on_device
+from experiments.watching.grids import grid
+from experiments.watching.watcher import Shows
 from latentcomp.batch import Batch
-from latentcomp.codes.masked import MaskedCodes
 from latentcomp.data.split import Split
-from latentcomp.evaluate.averaging import WeightAverage
 from latentcomp.evaluate.protocol import Measure
-from latentcomp.evaluate.training import Training, train
+from latentcomp.evaluate.rates import Rate, code_rate
+from latentcomp.evaluate.scores import code_nll
+from latentcomp.evaluate.training import Looks, train
+from latentcomp.learners.learner import Learner
 from latentcomp.learners.second_stage import SecondStage, second_stage
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
 from latentcomp.posteriors.posterior import Posterior
-from latentcomp.priors import Prior
-from latentcomp.train import fit
-
-BOUND = "an upper bound: the mean over orders of the sites, estimated without bias"
 
 
 class FirstStage(NamedTuple):
@@ -52,65 +48,39 @@ def first_stage(seed: int, budget: str, sites: int, codes: int) -> FirstStage:
     return FirstStage(model, learner.posterior, data)
 
 
-@torch.no_grad()
-def codes_nll(prior: Prior, z: Tensor, draws: int = 8, seed: int = 0) -> Tensor:
-    """-log p(z) of each row in nats; of a masked prior, the bound's estimate from so many draws."""
-    p = prior()
-    if not isinstance(p, MaskedCodes):
-        return -p.log_prob(z)
-    return -p.bound(z.expand(draws, *z.shape), Noise(seed, 0, torch.arange(len(z), device=z.device))).mean(0)
-
-
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+@procedure
+def execute(job: Job) -> Result:
     """Learns the prior, keeps the state of the best validation NLL, and judges it on the codes of the test images."""
+    config = job.config
     first = first_stage(config.seed, config.budget.first, config.sites, config.codes)
     torch.manual_seed(config.seed)
-    prior = instantiate(config.prior)
-    model, learner = second_stage(copy.deepcopy(first.model), prior), SecondStage(copy.deepcopy(first.posterior), instantiate(config.objective))
+    model, learner = (
+        second_stage(copy.deepcopy(first.model), instantiate(config.prior)),
+        SecondStage(copy.deepcopy(first.posterior), instantiate(config.objective)),
+    )
+    descending, data = descent(config, learner, model), on_device(first.data, job.fabric)
+    job.engine.place(model, learner, [descending.optimizer])
     learner.seed = config.seed
-    descending = descent(config, learner, model)
-    average = WeightAverage(descending.average, model, learner)
-    train_z, validation_z, test_z = (learner.codes(model, Batch(x)) for x in (first.data.train, first.data.validation, first.data.test))
-    curve: list[dict[str, float]] = []
-    best, kept, looking, start = math.inf, prior.state_dict(), 0.0, time.perf_counter()
-    prior.train()
-    for step, metrics in enumerate(fit(model, learner, first.data.batches(config.budget.size, config.batches, config.seed), descending.optimizer), 1):
-        if descending.scheduler is not None:
-            descending.scheduler.step()
-        average.update()
-        if step % config.budget.every == 0 or step == config.batches:
-            look = time.perf_counter()
-            prior.eval()
-            with average.applied():
-                nll = float(codes_nll(prior, validation_z).mean())
-                if nll < best:
-                    best, kept = nll, copy.deepcopy(prior.state_dict())
-            prior.train()
-            curve.append({"step": step, "val_nll": nll, "seconds": look - start - looking} | {key: float(value) for key, value in metrics.items()})
-            if folder is not None:
-                checkpoint.save(folder / "last.pt", {"model": model, "learner": learner, "optimizer": descending.optimizer})
-            progress(step)
-            looking += time.perf_counter() - look
-    seconds = time.perf_counter() - start - looking
-    prior.load_state_dict(kept)
-    prior.eval()
-    measures = _measures(prior, train_z, test_z) | {"seconds": Measure(seconds, "s")}
-    common = {"seconds": seconds, "source": config.source, "config": plain(config)}
-    records = [
-        {"row": row, "seed": config.seed, "metric": metric, "expected": config.expected.get(metric)} | measure._asdict() | common
-        for metric, measure in measures.items()
-    ]
-    best_step = int(min(curve, key=lambda at: at["val_nll"])["step"])
-    return records, pictures(model, model, learner, first.data, Training(curve, best_step, 0, seconds))
+    train_z, validation_z, test_z = (learner.codes(model, Batch(x)) for x in (data.train, data.validation, data.test))
 
+    def look(model: LatentVariableModel, learner: Learner) -> dict[str, float]:
+        noise = Noise(config.seed, 0, torch.arange(len(validation_z), device=validation_z.device))
+        return {"val_nll": float(code_nll(model.prior(), validation_z, noise).mean())}
 
-def _measures(prior: Prior, train_z: Tensor, test_z: Tensor) -> dict[str, Measure]:
-    reason, sites = BOUND if isinstance(prior(), MaskedCodes) else None, test_z.shape[1]
-    nll, learned = codes_nll(prior, test_z).double(), codes_nll(prior, train_z, draws=1).double()
-    stderr = float(nll.std() / math.sqrt(len(nll)))
-    return {
-        "codes_nll": Measure(float(nll.mean()), "nats", stderr, reason),
-        "nats_per_code": Measure(float(nll.mean()) / sites, "nats", stderr / sites, reason),
-        "bits_per_code": Measure(float(nll.mean()) / sites / math.log(2), "bits", stderr / sites / math.log(2), reason),
-        "train_nats_per_code": Measure(float(learned.mean()) / sites, "nats", None, reason),
+    shows = Shows(picture=lambda: grid(model, learner, data.validation[:8]))
+    training = job.trained(Built(data, model, learner, descending, budget(config)), Looks(look), shows)
+    held_out, learned = _rate(model, learner, data.test, test_z, config.seed), _rate(model, learner, data.train, train_z, config.seed, draws=1)
+    measures = {
+        "codes_nll": held_out.nats,
+        "nats_per_code": held_out.nats_per_token,
+        "bits_per_code": held_out.bits_per_token,
+        "train_nats_per_code": learned.nats_per_token._replace(stderr=None),
+        "seconds": Measure(training.seconds, "s"),
     }
+    measures |= job.also(model, learner, data)
+    return job.records(measures, training.seconds), pictures(model, model, learner, data, training)
+
+
+def _rate(model: LatentVariableModel, learner: SecondStage, x: Tensor, z: Tensor, seed: int, draws: int = 8) -> Rate:
+    """Of all codes at once."""
+    return code_rate(model, learner.posterior, [Batch(x, z=z)], seed=seed, draws=draws)

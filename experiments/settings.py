@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import options
 from latentcomp.data.mnist_like import LABELS, NAMES
 
 CONF = Path(__file__).parent / "conf"
@@ -26,6 +27,7 @@ OmegaConf.register_new_resolver("vgg", lambda folder: None if folder is None els
 OmegaConf.register_new_resolver("pixels", lambda binarisation: LABELS[binarisation], replace=True)
 OmegaConf.register_new_resolver("images", lambda name: NAMES[name], replace=True)
 OmegaConf.register_new_resolver("nth", lambda value, parts: max(1, value // parts), replace=True)
+OmegaConf.register_new_resolver("at_most", min, replace=True)
 OmegaConf.register_new_resolver("half", lambda value: value // 2, replace=True)
 
 
@@ -97,13 +99,16 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         UnknownName: an option or a setting that does not exist; lists those that do.
+        RefusedOption: one that the procedure does not honour; names both.
     """
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return compose("config", list(overrides))
+            config = compose("config", list(overrides))
         except HydraException as error:
             raise _explained(error, overrides) from None
+    options.refuse(config)
+    return config
 
 
 def _explained(error: HydraException, overrides: Sequence[str]) -> UnknownName:

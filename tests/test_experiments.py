@@ -225,7 +225,7 @@ def test_a_full_disk_neither_hides_what_diverged_nor_ends_a_run_for_an_image(tmp
     monkeypatch.setattr("experiments.machine.save_data", full)
     with pytest.raises(NonFiniteLoss, match=r"step 1;.* could not be written to .*non_finite-0\.pt .*No space left"):
         execute(settings.row("digits", "vq_ema", "smoke", 0, (*small, "optimizer.lr=1e30")), "vq_ema", folder=tmp_path)
-    monkeypatch.setattr("experiments.execute.save", full)
+    monkeypatch.setattr("experiments.watching.watcher.save", full)
     with pytest.warns(UserWarning, match=r"step-00000000[12]\.png could not be written \(No space left on device\); the run goes on"):
         assert execute(settings.row("digits", "vq_ema", "smoke", 0, small), "vq_ema", folder=tmp_path)[0]
 

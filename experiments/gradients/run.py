@@ -7,17 +7,18 @@ Both are relative to the size of the gradient that is wanted: with g an estimate
 
 import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from experiments import settings
-from experiments.execute import Progress, build, plain
+from experiments import options, settings
+from experiments.execute import build
 from experiments.gradients.estimators import Estimator
 from experiments.gradients.problem import Problem, problem
+from experiments.job import Progress, Result, plain
 from latentcomp.evaluate.protocol import Measure
 from latentcomp.evaluate.training import train
 from latentcomp.model import LatentVariableModel
@@ -53,8 +54,13 @@ def frozen(seed: int, sites: int, codes: int, updates: int) -> tuple[LatentVaria
     return model.double().requires_grad_(False), data.test.double()
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The numbers of one estimator. Nothing of its own is trained, so no state is written to ``folder``."""
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> Result:
+    """The numbers of one estimator. Nothing of its own is trained, so no state is written to ``folder``.
+
+    Raises:
+        RefusedOption: an option that this procedure does not honour.
+    """
+    options.refuse(config)
     estimator = instantiate(config.estimator)
     model, x = frozen(config.seed, config.sites, config.codes, config.budget.updates)
     errors: dict[tuple[str, int], Error] = {}

@@ -10,7 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from experiments.execute import Progress, plain
+from experiments import options
+from experiments.job import Progress, Result, plain
 from experiments.mixture.batches import Phases
 from experiments.mixture.data import truth
 from experiments.mixture.learners import ClosedForm
@@ -22,7 +23,6 @@ from latentcomp.evaluate.protocol import Measure
 from latentcomp.learners.learner import Learner, trainable
 from latentcomp.train import fit
 
-Result = tuple[list[dict[str, Any]], dict[str, Any]]
 SHOWN = 1000  # points that a picture shows
 
 
@@ -57,8 +57,10 @@ def together(config: DictConfig, row: str, seeds: Sequence[int], progress: Progr
     """All runs of a row at once: for each seed what ``execute`` gives for it alone.
 
     Raises:
+        RefusedOption: an option that this procedure does not honour.
         NonFiniteLoss: names the step, the learner and the term.
     """
+    options.refuse(config)
     parts = build(config, seeds)
     rate = instantiate(config.optimizer.rate)(parts.optimizers[0], len(parts.batches)) if "rate" in config.optimizer else None
     curve, looking, start = [], 0.0, time.perf_counter()

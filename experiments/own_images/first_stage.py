@@ -5,73 +5,67 @@ again; ``health.csv``; ``reconstructions.png``, held-out pictures (above), throu
 by bicubic interpolation (below); ``whole_NUMBER.png``, held-out pictures in squares.
 """
 
+import itertools
+import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from omegaconf import DictConfig
-from torch import Tensor
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from experiments.descent import descent
-from experiments.execute import Progress
-from experiments.own_images.board import grid
-from experiments.own_images.judges import ALEX, VGG, bicubic_measures, judges
-from experiments.own_images.run import Run, folder_of, made, numbers, pictures, records
-from experiments.own_images.states import Averaged, device
-from latentcomp import checkpoint
-from latentcomp.batch import Batch
-from latentcomp.checkpoint import Stateful
+from experiments.job import Built, Job, Result, budget, plain, procedure
+from experiments.own_images.judges import ALEX, VGG, bicubic_measures, judges, numbers
+from experiments.own_images.pictures import Squares, made, pictures
+from experiments.results import write_json
+from experiments.watching.board import Board
+from experiments.watching.grids import save, tiles
+from experiments.watching.watcher import Shows
+from latentcomp import checkpoint, processes
 from latentcomp.data.image_folder import ImageFolder
-from latentcomp.data.squares import SquareBatches
-from latentcomp.evaluate.averaging import WeightAverage
+from latentcomp.engine import Engine
+from latentcomp.evaluate.budget import Training
 from latentcomp.evaluate.fidelity import bicubic
 from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.evaluate.protocol import Measure
+from latentcomp.evaluate.training import Budget, Looks
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel
-from latentcomp.train import fit
 
-STATE = "first_stage.pt"
+STATE, CONFIG = "first_stage.pt", "config.json"
+HIGHER = ("psnr", "ssim", "code_usage", "code_perplexity")  # of which more is better
 
 
 class FirstStage:
-    """Model and learner on a folder of pictures.
+    """Model and learner on a folder of pictures, where a run computes.
 
     Args:
         data: the pictures.
         model: theta.
         learner: phi.
         measures: of reconstructions.
+        engine: of the run.
     """
 
-    def __init__(self, data: ImageFolder, model: LatentVariableModel, learner: Learner, measures: ImageMeasures) -> None:
-        self.data, self.measures, self.device = data, measures, device()
-        self.model, self.learner = model.to(self.device), learner.to(self.device)
-        for module in (*measures.distances.values(), *measures.extractors):
-            module.to(self.device) if isinstance(module, torch.nn.Module) else None
+    def __init__(self, data: ImageFolder, model: LatentVariableModel, learner: Learner, measures: ImageMeasures, engine: Engine) -> None:
+        self.data, self.model, self.learner, self.measures, self.squares = data, model, learner, measures, Squares(data, engine)
+        engine.place(model, learner, [])
+        like = next(tensor for tensor in itertools.chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
+        for part in (*measures.distances.values(), *measures.extractors):
+            part.to(like.device, like.dtype) if isinstance(part, nn.Module) else None
 
-    def placed(self, batch: Batch) -> Batch:
-        """A batch where the model is."""
-        return Batch(batch.x.to(self.device), *(None if field is None else field.to(self.device) for field in batch[1:]))
-
-    def mode(self, training: bool) -> None:
-        """Puts the networks into or out of training mode."""
-        self.model.train(training)
-        self.learner.train(training)
-
-    def look(self) -> dict[str, float]:
+    def look(self, model: LatentVariableModel, learner: Learner) -> dict[str, float]:
         """Reconstructions of all validation squares, and the codes they use."""
         judge = ImageMeasures(self.measures.distances, signed=self.measures.signed)
-        return numbers(judge.of_reconstructions(self.model, self.learner.posterior, map(self.placed, self.data.held_out("validation"))))
+        return numbers(judge.of_reconstructions(model, learner.posterior, self.squares.held_out("validation")))
 
     def judged(self) -> dict[str, Measure]:
         """All measures on the test squares, beside bicubic interpolation to as few pixels as there are codes."""
-        found = self.measures.of_reconstructions(self.model, self.learner.posterior, map(self.placed, self.data.held_out("test")))
-        return found | bicubic_measures(map(self.placed, self.data.held_out("test")), self.stride, self.data.view, self.measures.distances)
+        found = self.measures.of_reconstructions(self.model, self.learner.posterior, self.squares.held_out("test"))
+        return found | bicubic_measures(self.squares.held_out("test"), self.stride, self.data.view, self.measures.distances)
 
     @property
     def stride(self) -> int:
@@ -85,9 +79,9 @@ class FirstStage:
 
     def shown(self, part: str, number: int = 12) -> Float[Tensor, "3 h w"]:
         """Squares of a part, spread over its pictures, above their reconstructions, above bicubic interpolation."""
-        x = self.placed(spread(self.data, part, number)).x
+        x = self.squares.spread(part, number).x
         rows = [x, self.reconstructed(x), bicubic(x, self.stride)]
-        return grid(torch.cat([self.data.view.shown(row) for row in rows]), len(x), enlarge=max(1, 96 // self.data.view.crop))
+        return tiles(torch.cat([self.data.view.shown(row) for row in rows]), len(x), enlarge=max(1, 96 // self.data.view.crop))
 
     def whole(self, part: str, i: int) -> Float[Tensor, "3 h w"]:
         """A picture of a part, square by square, above its reconstruction, square by square: seams and all."""
@@ -95,67 +89,59 @@ class FirstStage:
         image, _ = self.data.pictures[part][i]
         image = image[:, : image.shape[1] // side * side, : image.shape[2] // side * side]
         rows = image.shape[1] // side
-        squares = self.data.view.pixels(rearrange(image, "c (a h) (b w) -> (a b) c h w", h=side, w=side)).to(self.device)
+        squares = self.squares.engine.placed(self.data.view.pixels(rearrange(image, "c (a h) (b w) -> (a b) c h w", h=side, w=side)))
         made = torch.cat([self.reconstructed(some) for some in squares.split(64)])
         pair = [rearrange(self.data.view.shown(part), "(a b) c h w -> c (a h) (b w)", a=rows).cpu() for part in (squares, made)]
-        return grid(torch.stack(pair), 1)
+        return tiles(torch.stack(pair), 1)
+
+    def drawn(self, folder: Path) -> None:
+        """Writes what the test pictures become."""
+        save(self.shown("test"), folder / "reconstructions.png")
+        for i in range(min(4, len(self.data.pictures["test"]))):
+            save(self.whole("test", i), folder / f"whole_{i}.png")
 
 
-def spread(data: ImageFolder, part: str, number: int) -> Batch:
-    """So many squares of a part that never change, from as many of its pictures as possible."""
-    members = data.pictures[part]
-    examples = len(members) * data.view.crops
-    index = torch.linspace(0, examples - 1, min(number, examples)).long()
-    return next(SquareBatches.fixed(members, index))
-
-
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, place: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Trains, judges on the test pictures, and draws; a run that was killed goes on."""
-    folder = folder_of(config, place)
+@procedure
+def execute(job: Job) -> Result:
+    """Trains, judges on the test pictures, and draws; a run that was stopped goes on."""
+    config, folder = job.config, job.folder
     torch.manual_seed(config.seed)
     data = pictures(config.data)
     model, learner = made(config.preset)
-    stage = FirstStage(data, model, learner, judges(config.weights, data.view.signed))
+    stage = FirstStage(data, model, learner, judges(config.weights, data.view.signed), job.engine)
     if config.watched.startswith("lpips") and config.watched not in stage.measures.distances:
         raise SystemExit(f"error: watched={config.watched} needs weights=FOLDER, the folder of {VGG} and {ALEX}; or watch l1, psnr or ssim")
-    learner.seed = config.seed
-    descending, average = descent(config, learner, model), WeightAverage(config.average, model, learner)
-    batches = data.batches(config.budget.size, config.budget.updates, config.seed)
-    parts: dict[str, Stateful] = {"model": model, "learner": learner, "optimizer": descending.optimizer, "average": Averaged(average)}
-    parts |= {} if descending.scheduler is None else {"scheduler": descending.scheduler}
-    run = Run(config, folder, batches.per_epoch, parts)
+    limits, per_epoch = often(config, data)
+    board = Board(folder / "health.csv", per_epoch) if folder else None
+    shows = Shows(stage.squares.spread("validation", 64).x, lambda: stage.shown("validation"), board)
+    built = Built(data, model, learner, descent(config, learner, model), limits)
+    training = job.trained(built, Looks(stage.look, config.watched, config.watched in HIGHER, config.patience), shows)
+    measures = stage.judged() | critic_measures(training.curve) | {"seconds": Measure(training.seconds, "s")}
+    if folder is not None and processes.rank() == 0:
+        checkpoint.save(folder / STATE, {"model": model, "learner": learner})
+        write_json(folder / CONFIG, plain(config))
+        stage.drawn(folder)
+    ended(config.watched, training, limits, data)
+    shown = stage.squares.spread("test", 8).x
+    drawn = {"images": data.view.shown(shown).cpu(), "reconstructions": data.view.shown(stage.reconstructed(shown)).cpu()}
+    return job.records(measures, training.seconds), {"curve": training.curve, "best_step": training.best_step, **drawn}
 
-    def updates() -> Iterator[dict[str, Tensor]]:
-        for metrics in fit(model, learner, map(stage.placed, batches.after(run.state.step)), descending.optimizer):
-            if descending.scheduler is not None:
-                descending.scheduler.step()
-            average.update()
-            yield metrics
 
-    def look() -> dict[str, float]:
-        stage.mode(False)
-        with average.applied():
-            found = stage.look()
-            run.board.picture("reconstructions", stage.shown("validation"), run.state.step)
-        stage.mode(True)
-        return found
+def often(config: DictConfig, data: ImageFolder) -> tuple[Budget, int]:
+    """The budget, with a look an epoch where it says nothing else; and how many batches an epoch has."""
+    limits = budget(config)
+    per_epoch = data.batches(limits.size, limits.updates).per_epoch
+    return limits._replace(every=min(config.budget.every or per_epoch, limits.updates)), per_epoch
 
-    def keep() -> None:
-        with average.applied():
-            checkpoint.save(folder / STATE, {"model": model, "learner": learner})
 
-    stage.mode(True)
-    run.go(updates(), look, keep, progress)
-    checkpoint.load(folder / STATE, {"model": model, "learner": learner})
-    stage.mode(False)
-    measures = stage.judged() | critic_measures(run.curve) | {"seconds": Measure(run.state.seconds, "s")}
-    run.board.picture("reconstructions", stage.shown("test"), run.state.step)
-    for i in range(min(4, len(data.pictures["test"]))):
-        run.board.picture(f"whole_{i}", stage.whole("test", i), run.state.step)
-    run.ended(data)
-    shown = spread(data, "test", 8).x
-    drawn = {"images": data.view.shown(shown), "reconstructions": data.view.shown(stage.reconstructed(shown.to(stage.device))).cpu()}
-    return records(config, row, measures, run.state.seconds), {"curve": run.curve, "best_step": run.best()["step"], **drawn}
+def ended(watched: str, training: Training, limits: Budget, data: ImageFolder) -> None:
+    """Says whether it ended early, and which pictures were left out."""
+    if processes.rank():
+        return
+    if training.curve[-1]["step"] < limits.updates:
+        print(f"{watched} has not become better since step {training.best_step}: the run has ended early, with the state of then")
+    if data.report:
+        print(data.report)
 
 
 def critic_measures(curve: list[dict[str, float]]) -> dict[str, Measure]:
@@ -167,3 +153,17 @@ def critic_measures(curve: list[dict[str, float]]) -> dict[str, Measure]:
     names = [name for name in ("lpips", "lpips_alex", "psnr") if name in before]
     found = {f"val_{name}_before_critic": Measure(before[name], "") for name in names}
     return found | {f"val_{name}_with_critic": Measure(after[name], "") for name in names}
+
+
+def loaded(folder: str | None, weights: str | None, engine: Engine) -> FirstStage:
+    """A finished first stage, from its folder.
+
+    Raises:
+        SystemExit: the folder is not that of a first stage's run.
+    """
+    if folder is None or not (Path(folder) / STATE).is_file():
+        raise SystemExit(f"error: first={folder} is no folder of a first stage's run: it must hold {STATE}. Run experiment=images/first_stage before")
+    config = OmegaConf.create(json.loads((Path(folder) / CONFIG).read_text()))
+    data, (model, learner) = pictures(config.data), made(config.preset)
+    checkpoint.load(Path(folder) / STATE, {"model": model, "learner": learner})
+    return FirstStage(data, model.eval(), learner.eval(), judges(weights, data.view.signed), engine)

@@ -1,5 +1,6 @@
 """What a run on pictures is measured by, as far as weights for it are at hand."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -52,3 +53,8 @@ def bicubic_measures(batches: Iterable[Batch], factor: int, view: View, distance
         x = batch.x if view.signed else 2 * batch.x - 1
         fidelity.update(x, bicubic(x, factor))
     return fidelity.measures("bicubic_")
+
+
+def numbers(measures: Mapping[str, Measure]) -> dict[str, float]:
+    """As numbers; nan where there is none."""
+    return {name: math.nan if measure.value is None else measure.value for name, measure in measures.items()}

@@ -5,153 +5,127 @@ pictures' codes become no more probable. Its folder holds ``second_stage.pt``, `
 squares that are nearest to them.
 """
 
-import json
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from omegaconf import DictConfig, OmegaConf
+from jaxtyping import Float
 from torch import Tensor
 
-from experiments.execute import Progress
-from experiments.own_images.board import grid
+from experiments.descent import descent
+from experiments.job import Built, Job, Result, procedure
 from experiments.own_images.first_stage import STATE as FIRST
-from experiments.own_images.first_stage import FirstStage, spread
-from experiments.own_images.judges import judges
-from experiments.own_images.run import CONFIG, Run, folder_of, made, numbers, pictures, records
-from latentcomp import checkpoint
+from experiments.own_images.first_stage import FirstStage, ended, loaded, often
+from experiments.own_images.judges import numbers
+from experiments.own_images.pictures import made
+from experiments.watching.board import Board
+from experiments.watching.grids import save, tiles
+from experiments.watching.watcher import Shows
+from latentcomp import checkpoint, processes
 from latentcomp.batch import Batch
 from latentcomp.codes.distribution import CodeDistribution
 from latentcomp.codes.truncated import TruncatedCodes
-from latentcomp.evaluate.fitting import with_prior
 from latentcomp.evaluate.neighbours import nearest, novelty
 from latentcomp.evaluate.protocol import Measure
 from latentcomp.evaluate.rates import code_rate
+from latentcomp.evaluate.training import Looks
+from latentcomp.learners.learner import Learner
+from latentcomp.learners.second_stage import SecondStage, second_stage
+from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
-from latentcomp.objectives import m_step_loss
-from latentcomp.priors import Autoregressive, Prior
+from latentcomp.priors import Autoregressive
 
 STATE = "second_stage.pt"
 
 
-class SecondStage:
-    """A prior on the codes of a frozen first stage.
+class Samples:
+    """Pictures of a second stage's prior.
 
     Args:
         first: the first stage.
-        prior: p(z) or p(z|class).
-        seed: of codes and samples.
+        model: the same under the prior p(z) or p(z|class).
+        seed: of samples.
         sampling: temperature, top_k and top_p of samples; nothing else knows of them.
     """
 
-    def __init__(self, first: FirstStage, prior: Prior, seed: int, sampling: Mapping[str, Any]) -> None:
-        self.first, self.prior, self.seed, self.sampling = first, prior.to(first.device), seed, sampling
-        first.mode(False)
-        for module in (first.model, first.learner):
-            module.requires_grad_(False)
-        self.model = with_prior(first.model, self.prior)
+    def __init__(self, first: FirstStage, model: LatentVariableModel, seed: int, sampling: Mapping[str, Any]) -> None:
+        self.first, self.model, self.seed, self.sampling = first, model, seed, sampling
 
     @torch.no_grad()
-    def codes(self, batch: Batch, step: int) -> Int[Tensor, "B N"]:
-        """A draw of the posterior's codes."""
-        return self.first.learner.posterior(self.first.model, batch.x).sample((), Noise(self.seed, step, batch.positions))
-
-    def updates(self, batches: Iterator[Batch], optimizer: torch.optim.Optimizer, step: int) -> Iterator[dict[str, Tensor]]:
-        """Descends -log p(z|c), and yields the nats a token."""
-        self.prior.train()
-        for number, batch in enumerate(map(self.first.placed, batches), step):
-            optimizer.zero_grad(set_to_none=True)
-            loss = m_step_loss(self.prior(batch.c).log_prob(self.codes(batch, number)))
-            loss.backward()
-            optimizer.step()
-            yield {"train_nats_per_token": loss.detach() / len(self.model.cardinalities)}
-
-    def rate(self, part: str) -> dict[str, Measure]:
-        """What the codes of a part cost."""
-        batches = map(self.first.placed, self.first.data.held_out(part))
-        self.prior.eval()
-        found = code_rate(self.first.model, self.first.learner.posterior, batches, self.prior, self.seed)
-        self.prior.train()
-        return found._asdict()
-
-    @torch.no_grad()
-    def samples(self, first: int, number: int) -> Float[Tensor, "n C H W"]:
+    def __call__(self, first: int, number: int) -> Float[Tensor, "n C H W"]:
         """Samples number ``first`` and on, each a function of (seed, its number); the classes take turns."""
-        index, classes = torch.arange(first, first + number, device=self.first.device), len(self.first.data.classes)
-        noise, self.prior = Noise(self.seed, -1, index), self.prior.eval()
+        device = next(self.model.decoder.parameters()).device
+        index, classes = torch.arange(first, first + number, device=device), len(self.first.data.classes)
+        noise = Noise(self.seed, -1, index)
         z = self._codes(index % classes).sample((), noise) if classes else self._codes(None).sample((number,), noise)
         return self.model.decode(self.model.codebook(z)).mean
 
     def _codes(self, c: Tensor | None) -> CodeDistribution:
-        """p(z|c), as samples are drawn from it."""
+        """p(z|c), as samples are drawn from it.
+
+        Raises:
+            SystemExit: it cannot be cut.
+        """
+        prior = self.model.prior
         if dict(self.sampling) == {"temperature": 1.0, "top_k": None, "top_p": None}:
-            return self.prior(c)
-        if not isinstance(self.prior, Autoregressive):
-            raise SystemExit(f"error: {type(self.prior).__name__} draws in its own way: leave sampling.temperature, top_k and top_p as they are")
-        context = None if c is None or self.prior.condition is None else self.prior.condition(c)
-        return TruncatedCodes(self.prior.network, context, **self.sampling)
+            return prior(c)
+        if not isinstance(prior, Autoregressive):
+            raise SystemExit(f"error: {type(prior).__name__} draws in its own way: leave sampling.temperature, top_k and top_p as they are")
+        context = None if c is None or prior.condition is None else prior.condition(c)
+        return TruncatedCodes(prior.network, context, **self.sampling)
 
     def shown(self, number: int = 36) -> Float[Tensor, "3 h w"]:
-        """A grid of samples."""
+        """A grid of them."""
         view = self.first.data.view
-        return grid(view.shown(self.samples(0, number)), 12, enlarge=max(1, 96 // view.crop))
+        return tiles(view.shown(self(0, number)), 12, enlarge=max(1, 96 // view.crop))
 
     def memory(self, number: int = 12) -> tuple[Float[Tensor, "3 h w"], Measure]:
         """Samples beside their three nearest training squares, mirrored ones too where training mirrors, and how new they are."""
-        data, x = self.first.data, self.samples(0, number)
+        data, x = self.first.data, self(0, number)
         found = nearest(x, self._training())
-        held_out = nearest(self.first.placed(spread(data, "test", number)).x, self._training())
+        held_out = nearest(self.first.squares.spread("test", number).x, self._training())
         beside = torch.cat([x.unsqueeze(1), found.images], 1)
-        return grid(data.view.shown(beside.flatten(0, 1)), 8, enlarge=max(1, 96 // data.view.crop)), novelty(found, held_out)
+        return tiles(data.view.shown(beside.flatten(0, 1)), 8, enlarge=max(1, 96 // data.view.crop)), novelty(found, held_out)
 
     def _training(self) -> Iterator[Batch]:
-        for batch in map(self.first.placed, self.first.data.held_out("train")):
+        for batch in self.first.squares.held_out("train"):
             yield batch
             if self.first.data.view.flip:
                 yield batch._replace(x=batch.x.flip(-1))
 
 
-def first_stage(folder: str | None, weights: str | None) -> FirstStage:
-    """A finished first stage, from its folder.
-
-    Raises:
-        SystemExit: the folder is not that of a first stage's run.
-    """
-    if folder is None or not (Path(folder) / FIRST).is_file():
-        raise SystemExit(f"error: first={folder} is no folder of a first stage's run: it must hold {FIRST}. Run experiment=images/first_stage before")
-    config = OmegaConf.create(json.loads((Path(folder) / CONFIG).read_text()))
-    data, (model, learner) = pictures(config.data), made(config.preset)
-    checkpoint.load(Path(folder) / FIRST, {"model": model, "learner": learner})
-    return FirstStage(data, model, learner, judges(weights, data.view.signed))
-
-
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, place: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Trains the prior, judges it on the test pictures' codes, samples; a run that was killed goes on."""
-    folder = folder_of(config, place)
+@procedure
+def execute(job: Job) -> Result:
+    """Trains the prior, judges it on the test pictures' codes, samples; a run that was stopped goes on."""
+    config, folder = job.config, job.folder
     torch.manual_seed(config.seed)
-    first = first_stage(config.first, config.weights)
-    prior = made(config.second)(first.model.cardinalities, len(first.data.classes))
-    stage = SecondStage(first, prior, config.seed, config.sampling)
-    optimizer = made(config.optimizer)(prior.parameters())
-    batches = first.data.batches(config.budget.size, config.budget.updates, config.seed)
-    run = Run(config, folder, batches.per_epoch, {"prior": prior, "optimizer": optimizer})
+    first = loaded(config.first, config.weights, job.engine)
+    model = second_stage(first.model, made(config.second)(first.model.cardinalities, len(first.data.classes)))
+    learner = SecondStage(first.learner.posterior, made(config.objective))
+    samples = Samples(first, model, config.seed, config.sampling)
 
-    def look() -> dict[str, float]:
-        run.board.picture("samples", stage.shown(), run.state.step)
-        return {f"val_{name}": value for name, value in numbers(stage.rate("validation")).items()}
+    def rate(part: str) -> dict[str, Measure]:
+        return code_rate(model, learner.posterior, first.squares.held_out(part), seed=config.seed)._asdict()
 
-    updates = stage.updates(iter(batches.after(run.state.step)), optimizer, run.state.step)
-    run.go(updates, look, lambda: checkpoint.save(folder / STATE, {"prior": prior}), progress)
-    checkpoint.load(folder / STATE, {"prior": prior})
-    beside, novel = stage.memory()
-    run.board.picture("samples", stage.shown(), run.state.step)
-    run.board.picture("neighbours", beside, run.state.step)
-    measures = stage.rate("test") | {"novelty": novel, "seconds": Measure(run.state.seconds, "s")}
+    def look(model: LatentVariableModel, learner: Learner) -> dict[str, float]:
+        return {f"val_{name}": value for name, value in numbers(rate("validation")).items()}
+
+    limits, per_epoch = often(config, first.data)
+    shows = Shows(None, samples.shown, Board(folder / "health.csv", per_epoch) if folder else None)
+    built = Built(first.data, model, learner, descent(config, learner, model), limits)
+    about = {"first": hashlib.sha256((Path(config.first) / FIRST).read_bytes()).hexdigest()}
+    training = job.trained(built, Looks(look, config.watched, patience=config.patience), shows, about)
+    beside, novel = samples.memory()
+    measures = rate("test") | {"novelty": novel, "seconds": Measure(training.seconds, "s")}
     if first.measures.extractors:
-        real = [batch.x for batch in map(first.placed, first.data.held_out("test"))]
-        measures |= first.measures.of_samples(real, stage.samples, sum(map(len, real)))
-    run.ended(first.data)
-    samples = first.data.view.shown(stage.samples(0, 16)).cpu()
-    return records(config, row, measures, run.state.seconds), {"curve": run.curve, "best_step": run.best()["step"], "samples": samples}
+        real = [batch.x for batch in first.squares.held_out("test")]
+        measures |= first.measures.of_samples(real, samples, sum(map(len, real)))
+    if folder is not None and processes.rank() == 0:
+        checkpoint.save(folder / STATE, {"prior": model.prior})
+        save(samples.shown(), folder / "samples.png")
+        save(beside, folder / "neighbours.png")
+    ended(config.watched, training, limits, first.data)
+    drawn = first.data.view.shown(samples(0, 16)).cpu()
+    return job.records(measures, training.seconds), {"curve": training.curve, "best_step": training.best_step, "samples": drawn}

@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pyro
 import torch
@@ -11,15 +10,21 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
-from experiments.execute import Progress, plain
+from experiments import options
+from experiments.job import Progress, Result, plain
 from experiments.programs.methods import Method
 from experiments.programs.problem import PROGRAMS, problem
 from latentcomp import objectives
 from latentcomp.evaluate.protocol import Measure, mean
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Trains on all programs, and judges on test data that no guide has seen."""
+def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> Result:
+    """Trains on all programs, and judges on test data that no guide has seen. It takes a minute or two, so no state is written to ``folder``.
+
+    Raises:
+        RefusedOption: an option that this procedure does not honour.
+    """
+    options.refuse(config)
     pyro.clear_param_store()
     pyro.set_rng_seed(config.seed)
     methods: dict[str, Method] = {}

@@ -39,10 +39,18 @@ def _unconditional(model: LatentVariableModel) -> bool:
         return False
 
 
+def tiles(images: Float[Tensor, "n C H W"], columns: int, enlarge: int = 1) -> Float[Tensor, "3 h w"]:
+    """Images row by row, a white line around each, each pixel ``enlarge`` pixels a side."""
+    images = images.detach().float().cpu().clamp(0, 1).expand(-1, 3, -1, -1).repeat_interleave(enlarge, -1).repeat_interleave(enlarge, -2)
+    missing = -len(images) % columns
+    images = torch.cat([images, images.new_ones(missing, *images.shape[1:])])
+    return rearrange(torch.nn.functional.pad(images, (1, 1, 1, 1), value=1.0), "(r b) c h w -> c (r h) (b w)", b=columns)
+
+
 def save(image: Float[Tensor, "C h w"], path: Path) -> None:
     """Writes a PNG of one channel or three; values from 0 to 1."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = rearrange((image.clamp(0, 1) * 255).byte().cpu(), "c h w -> h w c").numpy()
+    pixels = rearrange((image.clamp(0, 1) * 255).round().byte().cpu(), "c h w -> h w c").numpy()
     Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels[..., :3]).save(path)

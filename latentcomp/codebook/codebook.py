@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latentcomp.codebook.geometry import Geometry
 from latentcomp.codebook.lookup import lookup
 from latentcomp.codebook.space import Euclidean, Space
-from latentcomp.codebook.start import Gaussian, Start, occupancy
+from latentcomp.codebook.start import FromOutputs, Gaussian, Start, occupancy
 from latentcomp.noise import Noise
 
 
@@ -47,7 +47,7 @@ class Codebook(Geometry):
         self._own(self.space(self.start.draw(codes, width)))
         self.register_buffer("usage", torch.full((codes,), 2.0 * restart))
         self._waits: bool | None = False
-        if self.start.waits:
+        if isinstance(self.start, FromOutputs):
             self.register_buffer("waiting", torch.tensor(True))
             self._waits = True
 
@@ -108,15 +108,20 @@ class Codebook(Geometry):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._waits = None if self.start.waits else False
+        self._waits = None if isinstance(self.start, FromOutputs) else False
 
     @torch.no_grad()
     def begin(self, h: Float[Tensor, "B N D"], index: Int[Tensor, " B"], seed: int, step: int) -> None:
         """The vectors move to where the first outputs lie.
 
         Raises:
+            TypeError: they began without data.
             ValueError: fewer outputs than codes, and no restart that would ever use the rest.
         """
+        if not isinstance(self.start, FromOutputs):
+            raise TypeError(
+                f"a codebook with the start {type(self.start).__name__} has begun without outputs: give it one that waits for them, such as KMeans()"
+            )
         points = _shuffled(h, index, seed, step).to(self.weight.dtype)
         if len(points) < self.codes and self.restart == 0:
             raise ValueError(

@@ -12,21 +12,19 @@ from latentcomp.described import Described
 
 
 class Start(Described, ABC):
-    """A random draw of the vectors.
-
-    Attributes:
-        waits: whether the first encoder outputs replace the draw.
-    """
-
-    waits = False
+    """A random draw of the vectors."""
 
     @abstractmethod
     def draw(self, codes: int, width: int) -> Float[Tensor, "K D"]:
         """The vectors before any data."""
 
+
+class FromOutputs(Start):
+    """A start that the first encoder outputs decide; until they are there, a draw stands in for it."""
+
+    @abstractmethod
     def centres(self, points: Float[Tensor, "M D"], codes: int, space: Space) -> tuple[Float[Tensor, "K D"], Float[Tensor, " K"]]:
         """The vectors once there are encoder outputs, which come in random order; and how many of them belong to each."""
-        raise NotImplementedError(f"{type(self).__name__} starts without data")
 
 
 class Gaussian(Start):
@@ -45,7 +43,7 @@ class SmallUniform(Start):
         return torch.empty(codes, width).uniform_(-1 / codes, 1 / codes)
 
 
-class KMeans(Gaussian):
+class KMeans(FromOutputs):
     """Lloyd's algorithm on the encoder outputs of the first step, from as many of them as there are codes.
 
     Fewer outputs than codes leave the rest of the codes as doubles, which nothing will ever be assigned to until a restart moves them.
@@ -54,12 +52,14 @@ class KMeans(Gaussian):
         iterations: of assigning outputs and averaging them.
     """
 
-    waits = True
-
     def __init__(self, iterations: int = 10) -> None:
         if iterations < 0:
             raise ValueError(f"k-means makes 0 or more iterations, got {iterations}")
         self.iterations = iterations
+
+    def draw(self, codes: int, width: int) -> Float[Tensor, "K D"]:
+        """Standard normal vectors."""
+        return torch.randn(codes, width)
 
     def centres(self, points: Float[Tensor, "M D"], codes: int, space: Space) -> tuple[Float[Tensor, "K D"], Float[Tensor, " K"]]:
         """The means; a centre that loses all its points stays where it is."""

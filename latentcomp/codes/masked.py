@@ -27,8 +27,8 @@ Schedule = Callable[[Tensor], Tensor]
 
 @nameable
 def uniform_share(u: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """u itself: every number of hidden sites is as probable."""
-    return u
+    """1 - u: for uniform u every number of hidden sites is as probable; as a decoding's schedule, each step shows as many sites."""
+    return 1 - u
 
 
 @nameable
@@ -46,7 +46,7 @@ class Decoding(NamedTuple):
         randomness: of which sites are shown: the weight of the Gumbel noise on their log-probabilities, which falls to 0 over the steps;
             infinite for a random order.
         guidance: the scale of classifier-free guidance; 1 for none.
-        schedule: maps t / T to the share of sites that are still hidden.
+        schedule: maps t / T to the share of sites that are still hidden, from 1 at 0 to 0 at 1.
     """
 
     steps: int = 8
@@ -79,6 +79,11 @@ class MaskedCodes(CodeDistribution):
             raise ValueError(f"codes of {len(self.cardinalities)} sites are drawn in 1 to {len(self.cardinalities)} steps, got {self.decoding.steps}")
         if not self.decoding.temperature > 0 or not self.decoding.randomness >= 0:
             raise ValueError(f"the temperature must be positive and the randomness at least 0; got {self.decoding}")
+        first, last = (float(self.decoding.schedule(torch.tensor(u, dtype=torch.float64))) for u in (0.0, 1.0))
+        if abs(first - 1) > 1e-6 or abs(last) > 1e-6:
+            raise ValueError(
+                f"a decoding's schedule falls from 1 (all hidden) to 0; got one from {first:g} to {last:g}: take cosine_share, uniform_share, or 1 - yours"
+            )
 
     @property
     def _device(self) -> torch.device:

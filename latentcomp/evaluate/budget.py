@@ -1,13 +1,17 @@
-"""What a run is given and what came of it: how long, how it descends, on which machine."""
+"""What a run is given and what came of it: how long, what it looks at, how it descends, on which machine."""
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from latentcomp.checkpoints import Checkpoints
+from latentcomp.data.shuffled import Shuffled
+from latentcomp.learners.learner import Learner
+from latentcomp.model import LatentVariableModel
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,11 +45,49 @@ class Budget(NamedTuple):
     dreams: int = 100
 
 
+@runtime_checkable
+class Source(Protocol):
+    """Data to train on: a ``Split``, a folder of images."""
+
+    def batches(self, size: int, updates: int, seed: int = 0) -> Shuffled:
+        """Batches of B examples, in an order that is a function of the seed."""
+        ...
+
+
+class Looks(NamedTuple):
+    """What is measured of a run every so often, and which look's state it is left in.
+
+    Attributes:
+        measure: numbers of a state, from model and learner in evaluation mode under their averaged weights; by name.
+        watched: which of them decides which state is kept, the least or the ``highest``; None keeps the last state.
+        highest: whether more is better.
+        patience: the run ends early after so many looks without a better one; 0 for never.
+    """
+
+    measure: Callable[[LatentVariableModel, Learner], dict[str, float]]
+    watched: str | None = "val_nll"
+    highest: bool = False
+    patience: int = 0
+
+    def score(self, numbers: Mapping[str, Any]) -> float | None:
+        """The number that decides, the smaller the better; None where the last state is kept.
+
+        Raises:
+            ValueError: a look has no such number; lists those it has.
+        """
+        if self.watched is None:
+            return None
+        if self.watched not in numbers:
+            raise ValueError(f"watched={self.watched} is no number of a look; those are {', '.join(sorted(numbers))}")
+        return -numbers[self.watched] if self.highest else numbers[self.watched]
+
+
 class Training(NamedTuple):
     """What training was like.
 
     Attributes:
-        curve: one dictionary for each look: step, val_nll (nats), seconds of training until then, and the metrics of the last step.
+        curve: one dictionary for each look: step, the numbers of the look (such as val_nll, in nats), seconds of training until then, and the mean of each
+            metric over the steps since the look before.
         best_step: the look that was kept.
         decoder_evaluations: images decoded in training.
         seconds: wall-clock time of training, without the looks.

@@ -13,9 +13,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from latentcomp.data.split import Split
+from latentcomp.evaluate.scores import code_nll
 from latentcomp.model import LatentVariableModel, with_prior
 from latentcomp.noise import Noise
-from latentcomp.objectives import sleep_loss
+from latentcomp.objectives import m_step_loss, sleep_loss
 from latentcomp.posteriors.posterior import Posterior
 from latentcomp.priors import Prior
 
@@ -36,14 +37,13 @@ def fit_prior(
     best, kept = float("inf"), prior.state_dict()
     for update in range(updates + 1):
         if update % max(10, updates // 30) == 0 or update == updates:
-            with torch.no_grad():
-                loss = float(-prior().log_prob(held_out).mean())
+            loss = float(code_nll(prior(), held_out, Noise(seed, -1, torch.arange(len(held_out), device=held_out.device))).mean())
             if loss < best:
                 best, kept = loss, copy.deepcopy(prior.state_dict())
         rows = Noise(seed, update, torch.arange(size, device=codes.device)).uniform((), ()) * len(codes)
         z = codes[rows.long()]
         optimizer.zero_grad(set_to_none=True)
-        (-prior().log_prob(z).mean()).backward()
+        m_step_loss(prior().log_prob(z)).backward()
         optimizer.step()
     prior.load_state_dict(kept)
     return with_prior(model, prior)

@@ -49,12 +49,15 @@ class ImageMeasures:
 
     def __call__(self, model: LatentVariableModel, learner: Learner, data: Split) -> dict[str, Measure]:
         """All measures on the test images; samples, as many as test images, are those of the model's own prior (in ``judge``: the fitted one)."""
-        rows = torch.arange(len(data.test)).split(self.size)
-        batches = (Batch(data.test[row], None, None, row) for row in rows)
-        measures = self.of_reconstructions(model, learner.posterior, batches)
+        measures = self.of_images(model, learner.posterior, data.test)
         if self.extractors:
-            measures |= self.of_samples((data.test[row] for row in rows), prior_samples(model), len(data.test))
+            measures |= self.of_samples(data.test.split(self.size), prior_samples(model), len(data.test))
         return measures
+
+    def of_images(self, model: LatentVariableModel, posterior: Posterior, x: Float[Tensor, "n C H W"]) -> dict[str, Measure]:
+        """Of these images through the posterior's most probable codes and back."""
+        rows = torch.arange(len(x), device=x.device).split(self.size)
+        return self.of_reconstructions(model, posterior, (Batch(x[row], None, None, row) for row in rows))
 
     @torch.no_grad()
     def of_reconstructions(self, model: LatentVariableModel, posterior: Posterior, batches: Iterable[Batch]) -> dict[str, Measure]:

@@ -15,6 +15,7 @@ import torch
 from latentcomp.batch import Batch
 from latentcomp.evaluate.fidelity import Mean
 from latentcomp.evaluate.protocol import Measure
+from latentcomp.evaluate.scores import code_nll, remark
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
 from latentcomp.posteriors.posterior import Posterior
@@ -35,21 +36,25 @@ class Rate(NamedTuple):
 
 
 @torch.no_grad()
-def code_rate(model: LatentVariableModel, posterior: Posterior, batches: Iterable[Batch], prior: Prior | None = None, seed: int = 0) -> Rate:
+def code_rate(model: LatentVariableModel, posterior: Posterior, batches: Iterable[Batch], prior: Prior | None = None, seed: int = 0, draws: int = 8) -> Rate:
     """The rate of the codes that the posterior gives, one draw for each image, under ``prior`` (None: the model's own).
 
     Args:
         model: its codes.
         posterior: gives them; modules are used as they are, so put them into evaluation mode first.
         batches: images, with conditions where the prior wants them; precomputed codes (``Batch.z``) are taken as they stand.
-        prior: p(z|c).
+        prior: p(z|c); a masked one has only a bound, of which all numbers say so.
         seed: of the draws.
+        draws: of the bound's estimate, for each image.
     """
-    prior, nats, dimensions = prior or model.prior, Mean(), math.prod(model.image_shape)
+    prior, nats, dimensions, reason = prior or model.prior, Mean(), math.prod(model.image_shape), None
     for batch in batches:
         z = batch.z if batch.z is not None else posterior(model, batch.x, batch.c).sample((), Noise(seed, 0, batch.positions))
-        nats.update(-prior(batch.c).log_prob(z))
-    return rate(nats.measure("nats"), len(model.cardinalities), dimensions)
+        p = prior(batch.c)
+        nats.update(code_nll(p, z, Noise(seed, 1, batch.positions), draws))
+        reason = remark(p)
+    measure = nats.measure("nats")
+    return rate(measure if measure.reason else measure._replace(reason=reason), len(model.cardinalities), dimensions)
 
 
 def rate(nats: Measure, tokens: int, dimensions: int) -> Rate:

@@ -78,6 +78,11 @@ class Learner(nn.Module, ABC):
         """Writes what needs no gradient, once a step. A learner that extends it calls it last: it moves on to the next step."""
         self.step += 1
 
+    @property
+    def acting(self) -> Posterior:
+        """The posterior whose codes this step's losses decode; another than the one that is judged, where a learner has several."""
+        return self.posterior
+
     def noise(self, batch: Batch) -> Noise:
         """The streams of this step's examples."""
         return Noise(self.seed, self.step, batch.positions)

@@ -85,11 +85,11 @@ class VQGAN(Learner):
             yield loss
 
     def _made(self, model: LatentVariableModel, batch: Batch, loss: Loss | None, noise: Noise) -> Tensor:
-        """The loss's own reconstruction; where it has none, or for no loss at all, that of a code of the posterior."""
+        """The loss's own reconstruction; where it has none, or for no loss at all, that of a code of the posterior that acts."""
         if loss is not None and loss.output is not None:
             return loss.output
         with torch.no_grad():
-            z = self.posterior(model, batch.x, batch.c).sample((1,), noise)[0]
+            z = self.learner.acting(model, batch.x, batch.c).sample((1,), noise)[0]
         with torch.set_grad_enabled(loss is not None):
             return model.decode(model.codebook(z)).mean
 

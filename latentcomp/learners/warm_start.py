@@ -23,6 +23,7 @@ from latentcomp.learners.alternating import Alternating
 from latentcomp.learners.learner import Learner, Loss, trainable
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.model import LatentVariableModel
+from latentcomp.posteriors.posterior import Posterior
 
 
 class WarmStart(Learner):
@@ -38,6 +39,11 @@ class WarmStart(Learner):
         super().__init__(learner.posterior)
         self.quantiser, self.learner, self.steps = quantiser, learner, steps
         self.feeds_codebook = quantiser.feeds_codebook and steps > 0
+
+    @property
+    def acting(self) -> Posterior:
+        """The quantiser's, as long as it is the quantiser that learns."""
+        return self.quantiser.posterior if self.step < self.steps else self.learner.acting
 
     def check(self, model: LatentVariableModel, batch: Batch) -> None:
         """Refuses what either learner refuses, before the first of them has learned for long."""

@@ -1,4 +1,5 @@
-"""Three VQGANs: as the paper writes it, as the published code computes it, and with what has been learned since; and the same model under GFlowNet-EM.
+"""Three VQGANs: as the paper writes it, as the published code computes it, and with what has been learned since; the same model without a critic, and under
+GFlowNet-EM.
 
 |                | ``paper`` | ``taming`` | ``modern`` |
 |:---------------|:----------|:-----------|:-----------|
@@ -10,6 +11,7 @@
 | start | a jump | a jump, of a critic that has learned nothing | learns before it counts; a linear ramp |
 | attention | one, at the lowest resolution (table 7) | behind each block of the last level, too | one, at the lowest resolution |
 | decoder | the encoder's mirror image | one block a level more | the encoder's mirror image |
+| codebook | gradient, start within 1/K | gradient, start within 1/K | ``codebook.modern``: running means on the sphere, k-means start |
 | dead codes | stay | stay | restart |
 
 Both weights act on means over the entries of h, as in the code, where eq. 4 writes norms: a sum of N D squares would drown a distance between images. The
@@ -24,7 +26,11 @@ from typing import NamedTuple
 
 from torch import nn
 
-from latentcomp.codebook import Codebook
+from latentcomp.codebook.codebook import Codebook
+from latentcomp.codebook.ema_codebook import EMACodebook
+from latentcomp.codebook.geometry import Geometry
+from latentcomp.codebook.modern import modern_codebook
+from latentcomp.codebook.start import SmallUniform
 from latentcomp.energies import PerceptualEnergy
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.straight_through import StraightThrough
@@ -138,20 +144,38 @@ def taming(size: Size | None = None, distance: nn.Module | str | Path | None = N
     return _preset(size, ladder, PerceptualEnergy(_distance(distance, DropoutLPIPS), 1.0), (0.25, 1.0), critic)
 
 
-def modern(size: Size | None = None, distance: nn.Module | str | Path | None = None, start: int = 10_000, restart: float = 0.01) -> Preset:
+def modern(size: Size | None = None, distance: nn.Module | str | Path | None = None, start: int = 10_000, restart: float = 0.05) -> Preset:
     """The defects mended.
 
     Args:
-        size: of the networks.
+        size: of the networks; by default the published one, with codes of eight dimensions, since on the sphere they want few.
         distance: as in :func:`paper`.
         start: the first step at which the critic counts; it learns from three quarters of it on, and counts in full from one and a half times it on.
-        restart: codes assigned less often than so many times a step, in running mean, move onto encoder outputs; well below B N / K.
+        restart: codes assigned less often than so many times a step, in running mean, move onto encoder outputs; even use would be B N / K.
     """
-    size = size or Size()
+    size = size or Size(width=8)
     ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0, group=size.group)
     network = PatchCritic(size.image[0], size.critic, size.critic_layers, group_norm)
     critic = Critic(network, "hinge", AdaptiveWeight(), Ramp(start, start // 2, start // 4), LeCAM())
-    return _preset(size, ladder, PerceptualEnergy(_distance(distance, LPIPS), 1.0), (1.0, 0.25), critic, restart)
+    codebook = modern_codebook(size.codes, size.width, restart)
+    return _preset(size, ladder, PerceptualEnergy(_distance(distance, LPIPS), 1.0), (1.0, 0.25), critic, codebook)
+
+
+def plain(size: Size | None = None, scale: float = 0.1, restart: float = 0.05) -> Preset:
+    """No critic, no perceptual distance, no weights from elsewhere: running means under a Laplace likelihood (an L1 loss).
+
+    Args:
+        size: of the networks.
+        scale: of the Laplace likelihood, in units of pixels in [-1, 1]: it weighs reconstruction against commitment.
+        restart: as in :func:`modern`.
+    """
+    size = size or Size()
+    codebook = EMACodebook(size.codes, size.width, restart)
+    for vectors in (codebook.weight, codebook.sums):
+        vectors.mul_(0.1)  # near the origin, where an encoder's first outputs tell codes apart by direction; far from it one code is nearest to all
+    ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), group=size.group)
+    model, encoder = backbone(size, ladder, Laplace(scale), codebook)
+    return Preset(model, VQGAN(StraightThrough(NearestCode(encoder))))
 
 
 def gflownet_em(size: Size | None = None, likelihood: Likelihood | None = None, critic: Critic | None = None, warm: int = 1000) -> Preset:
@@ -165,27 +189,32 @@ def gflownet_em(size: Size | None = None, likelihood: Likelihood | None = None, 
     """
     size, likelihood = size or Size(), likelihood or Laplace(0.1, learned=True)
     ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0, group=size.group)
-    model, _ = backbone(size, ladder, likelihood, restart=0.01)
+    model, _ = backbone(size, ladder, likelihood, Codebook(size.codes, size.width, restart=0.01, start=SmallUniform()))
     reader = SiteEncoder(Encoder(size.image[0], size.features, ladder), size.features, size.features)
-    quantiser = StraightThrough(NearestCode(nn.Sequential(reader, nn.Linear(size.features, size.width))))
+    weight = _weight(size, likelihood)
+    quantiser = StraightThrough(NearestCode(nn.Sequential(reader, nn.Linear(size.features, size.width))), weight, 0.25 * weight)
     policy = SiteMLP(model.cardinalities, size.features)
     sleep = Sleep() if likelihood.normalised else None
     em = GFlowNetEM(Autoregressive(reader, policy), LogVariance(), Exploring(3, 0.02), m_step=ImportanceWeighted(3), sleep=sleep)
     return Preset(model, VQGAN(WarmStart(quantiser, em, warm) if warm else em, critic))
 
 
-def backbone(size: Size, ladder: Ladder, likelihood: Likelihood, restart: float = 0.0) -> tuple[LatentVariableModel, SiteEncoder]:
-    """The model p(z) p(x|z) of a VQGAN, and an encoder for its posterior; codes begin uniform within 1/K of 0, as published."""
+def _weight(size: Size, likelihood: Likelihood) -> float:
+    """Of the warm start's sums over the entries of h: one beside a sum over pixels in nats; beside E / T, where E is a mean, that of a mean over T."""
+    return 1 / (size.entries * likelihood.temperature) if isinstance(likelihood, PerceptualEnergy) else 1.0
+
+
+def backbone(size: Size, ladder: Ladder, likelihood: Likelihood, codebook: Geometry | None = None) -> tuple[LatentVariableModel, SiteEncoder]:
+    """The model p(z) p(x|z) of a VQGAN, and an encoder for its posterior; without a codebook, the published one, which begins uniform within 1/K of 0."""
     sites = math.prod(size.grid)
     decoder = SiteDecoder(Decoder(size.features, size.image[0], ladder), size.width, size.features, size.grid)
-    codebook = Codebook(size.codes, size.width, restart)
-    nn.init.uniform_(codebook.weight, -1 / size.codes, 1 / size.codes)
+    codebook = codebook or Codebook(size.codes, size.width, start=SmallUniform())
     encoder = SiteEncoder(Encoder(size.image[0], size.features, ladder), size.features, size.width)
     return LatentVariableModel(Uniform(sites, size.codes), codebook, decoder, likelihood), encoder
 
 
-def _preset(size: Size, ladder: Ladder, energy: PerceptualEnergy, weights: tuple[float, float], critic: Critic, restart: float = 0.0) -> Preset:
-    model, encoder = backbone(size, ladder, energy, restart)
+def _preset(size: Size, ladder: Ladder, energy: PerceptualEnergy, weights: tuple[float, float], critic: Critic, codebook: Geometry | None = None) -> Preset:
+    model, encoder = backbone(size, ladder, energy, codebook)
     codebook_weight, commitment_weight = (weight / size.entries for weight in weights)
     return Preset(model, VQGAN(StraightThrough(NearestCode(encoder), codebook_weight, commitment_weight), critic))
 

@@ -104,13 +104,13 @@ def test_too_few_outputs_are_refused_unless_dead_codes_restart():
     assert len(codebook.weight.unique(dim=0)) == 6
 
 
-def test_another_start_waits_for_nothing_and_has_no_centres():
+def test_another_start_waits_for_nothing_and_has_nothing_to_begin():
     codebook = Codebook(K, D, start=SmallUniform())
     assert codebook.weight.abs().max() <= 1 / K
     assert codebook.statistics(outputs().float(), torch.zeros(B, N, dtype=torch.long), INDEX) == {}
     assert "waiting" not in codebook.state_dict()
-    with pytest.raises(NotImplementedError, match="SmallUniform starts without data"):
-        SmallUniform().centres(outputs()[0], K, Euclidean())
+    with pytest.raises(TypeError, match=r"a codebook with the start SmallUniform has begun without outputs: give it one that waits for them, such as KMeans"):
+        codebook.begin(outputs().float(), INDEX, 0, 0)
     with pytest.raises(ValueError, match="0 or more iterations, got -1"):
         KMeans(-1)
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from latentcomp.codes.masked import ANY_ORDER, Decoding, MaskedCodes, cosine_share
+from latentcomp.codes.masked import ANY_ORDER, Decoding, MaskedCodes, cosine_share, uniform_share
 from latentcomp.enumeration import all_codes
 from latentcomp.nn.masked import MaskedTransformer
 from latentcomp.noise import Noise
@@ -17,7 +17,7 @@ from tests.frequencies import assert_frequencies, positions
 N, K = 3, 2
 ALL = all_codes((K,) * N)
 ORDERS = [torch.tensor(order) for order in itertools.permutations(range(N))]
-STEPWISE = Decoding(steps=N, randomness=ANY_ORDER, schedule=lambda t: 1 - t)
+STEPWISE = Decoding(steps=N, randomness=ANY_ORDER, schedule=uniform_share)
 R = torch.tensor([[0], [2]])
 
 
@@ -179,6 +179,9 @@ def test_what_it_cannot_say_it_refuses():
         MaskedCodes(network(), None, Decoding(4))
     with pytest.raises(ValueError, match="temperature must be positive"):
         MaskedCodes(network(), None, Decoding(2, temperature=0.0))
+    for rising in (lambda t: t, lambda t: 1 - t / 2):
+        with pytest.raises(ValueError, match="a decoding's schedule falls from 1 .all hidden. to 0; got one from [01] to (1|0.5): take cosine_share"):
+            MaskedCodes(network(), None, Decoding(2, schedule=rising))
     with pytest.raises(ValueError, match="same K at all sites"):
         MaskedTransformer((2, 3))
     with pytest.raises(TypeError, match="no condition to leave out"):
@@ -188,3 +191,12 @@ def test_what_it_cannot_say_it_refuses():
 def test_cosine_hides_many_more_often():
     u = torch.tensor([0.0, 0.5, 1.0])
     torch.testing.assert_close(cosine_share(u), torch.tensor([1.0, 0.5**0.5, 0.0]), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize(("schedule", "hidden"), [(uniform_share, [6, 4, 2]), (cosine_share, [7, 5, 3])])
+def test_a_decoding_hides_what_its_schedule_says(schedule, hidden):
+    """Eight sites in four steps: N (1 - t / T), and N cos(pi t / 2 T), rounded down; what each step asks the network for is what the one before left."""
+    made, asked = stirred(lambda: MaskedTransformer((K,) * 8, 8, 1, 2)).eval(), []
+    made.register_forward_pre_hook(lambda module, given: asked.append(given[1].sum(-1).unique().tolist()))
+    MaskedCodes(made, None, Decoding(4, schedule=schedule)).sample((5,), Noise(0, 0, torch.arange(5)))
+    assert asked == [[8], *([n] for n in hidden)]

@@ -72,7 +72,7 @@ def test_codes_in_use_are_those_of_all_images(tmp_path, monkeypatch):
     config = settings.row("collapse", "modern", "smoke", 0, small)
     monkeypatch.setattr(collapse, "CHUNK", 7)
     made = build(config)
-    found, nll = collapse.judged(made, made.data.validation)
+    found, nll = collapse.judged(made.model, made.learner, made.data.validation)
     with torch.no_grad():
         z = made.learner.posterior(made.model, made.data.validation).mode
         wanted = -made.model.log_likelihood(made.data.validation, z)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.execute import Watched, Watcher
 from experiments.run import _bar, _progress
 from experiments.watching.grids import grid, save
 from experiments.watching.log import CSV, Log, TensorBoard
-from latentcomp.data.split import Split
+from experiments.watching.watcher import Shows, Watched, Watcher
+from latentcomp.evaluate.budget import Looks
 from latentcomp.evaluate.collapse import CollapseWarning
 from tests.faults.victims import forked, waited
 from tests.learners.contract import X, made
@@ -144,15 +144,15 @@ def test_only_the_first_process_draws_a_bar(rank, monkeypatch):
 def test_a_run_that_goes_on_warns_of_a_collapse_as_one_that_was_never_stopped(tmp_path):
     """The best health is saved with the log, as plain data."""
     model, learner = made("gflownet_replay")
-    data = Split(X, X, X)
-    before, after = (Watcher(model, learner, data, tmp_path, None) for _ in range(2))
+    looks = Looks(lambda model, learner: {"val_nll": 1.0})
+    before, after = (Watcher(looks, Shows(X), tmp_path, None) for _ in range(2))
     log = Watched(Log({"csv": CSV(tmp_path / "log.csv")}), before)
     steps(log, 1, 2)
-    before(2, {"val_nll": 1.0})
+    assert before.looks.measure(model, learner) == {"val_nll": 1.0}
     torch.save(log.state_dict(), tmp_path / "state.pt")
     again = Watched(Log({"csv": CSV(tmp_path / "log.csv")}), after)
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert after.best == before.best is not None
     after.best = after.best._replace(perplexity=10 * after.best.perplexity)
     with pytest.warns(CollapseWarning, match="code usage falls"):
-        after(4, {"val_nll": 1.0})
+        after.looks.measure(model, learner)

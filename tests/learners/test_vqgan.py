@@ -10,6 +10,7 @@ from latentcomp.learners.gumbel_softmax import GumbelSoftmax, Relaxation
 from latentcomp.learners.learner import Learner, trainable
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.learners.vqgan import VQGAN
+from latentcomp.learners.warm_start import WarmStart
 from latentcomp.phases.anneal import Exponential
 from latentcomp.phases.critic import AdaptiveWeight, Critic, FixedWeight, LeCAM
 from latentcomp.phases.schedule import Period
@@ -117,6 +118,20 @@ def test_a_renewed_critic_judges_the_updated_generator():
     metrics = next(losses).metrics
     torch.testing.assert_close(metrics["critic_made"], logits.mean())
     assert not torch.allclose(x_hat, first.output)
+
+
+def test_a_renewed_critic_judges_a_warm_start_s_quantiser_and_afterwards_the_posterior():
+    """Before, the critic was shown a policy's codes, while the generator that it teaches was the quantiser."""
+    warm = WarmStart(straight_through(), GFlowNetEM(posterior("prefix_mlp"), schedule=Period(1, 1)), 1)
+    model, learner = tiny_model(), VQGAN(warm, Critic(critic("hinge").network, renewed=True)).double()
+    batch = batches(1)[0]
+    judged = {loss.term: loss for loss in learner.losses(model, batch)}["critic"]
+    with torch.no_grad():
+        x_hat = model.decode(model.codebook(warm.quantiser.posterior(model, batch.x).mode)).mean
+        torch.testing.assert_close(judged.metrics["critic_made"], learner.critic.network(x_hat).mean())
+    assert learner.learner.acting is warm.quantiser.posterior
+    warm.step = 1
+    assert learner.learner.acting is learner.posterior is warm.learner.posterior
 
 
 def test_under_another_posterior_the_critic_sees_images_of_its_codes_after_each_m_step():

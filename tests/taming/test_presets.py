@@ -4,10 +4,15 @@ import math
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import nn
 
+from experiments import settings
 from latentcomp import objectives
 from latentcomp.batch import Batch
+from latentcomp.codebook.ema_codebook import EMACodebook
+from latentcomp.codebook.space import Sphere
+from latentcomp.codebook.start import KMeans
 from latentcomp.energies import PerceptualEnergy
 from latentcomp.evaluate.averaging import WeightAverage
 from latentcomp.evaluate.exact import exact
@@ -70,7 +75,7 @@ def test_the_losses_are_those_of_the_table_written_out(name):
     x = X.double()
     losses = learner.losses(model, Batch(x))
     loss = next(losses)
-    h = learner.posterior.encoder(x)
+    h = model.codebook.project(learner.posterior.encoder(x))
     e = model.codebook(learner.posterior(model, x).mode)
     x_hat = model.decoder(h + (e - h).detach())
     reconstruction = Blurred()(x, x_hat).mean() + (0 if name == "paper" else (x - x_hat).abs().mean())
@@ -123,6 +128,36 @@ def test_it_trains_and_its_weights_are_averaged(name):
     assert torch.equal(model.decoder.last_weight, last)
 
 
+def test_the_modern_codebook_is_that_of_the_modern_configuration():
+    """One function makes both: running means on the sphere from a k-means start, with restart."""
+    ours, theirs = made("modern").model.codebook, instantiate(settings.row("collapse", "modern", "smoke", 0, ("codes=16",)).model.codebook)
+    for codebook in (ours, theirs):
+        assert isinstance(codebook, EMACodebook)
+        assert isinstance(codebook.space, Sphere)
+        assert isinstance(codebook.start, KMeans)
+        assert codebook.restart > 0
+    assert (ours.decay, ours.start.iterations) == (theirs.decay, theirs.start.iterations)
+    with torch.device("meta"):
+        assert modern(distance=Blurred()).model.codebook.width == 8, "few dimensions, unless a size says otherwise"
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("temperature", [1.0, 0.01])
+def test_the_warm_start_s_terms_are_weighed_as_means_beside_an_energy(temperature):
+    """(E + mean |sg h - e|^2 + 0.25 mean |h - sg e|^2) / T: as in the other presets, at any temperature."""
+    torch.manual_seed(0)
+    model, learner = gflownet_em(SMALL, PerceptualEnergy(Blurred(), temperature), warm=1)
+    model.double(), learner.double()
+    x, quantiser = X.double(), learner.learner.quantiser
+    loss = next(learner.losses(model, Batch(x)))
+    q = quantiser.posterior(model, x)
+    e = model.codebook(q.mode)
+    x_hat = model.decoder(e)
+    energy = Blurred()(x, x_hat).mean() + (x - x_hat).abs().mean()
+    total = (energy + 1.25 * (q.h - e).square().mean()) / temperature
+    torch.testing.assert_close(loss.value - 64 * math.log(16), total)
+
+
 def test_the_published_size_and_first_codes():
     with torch.device("meta"):
         model, encoder = backbone(Size(), Ladder(), Laplace())
@@ -169,7 +204,7 @@ LIKELIHOODS = {
 def test_gflownet_em_trains_the_same_model(name):
     """32x32 images, 8x8 codes: warm start, E-step, sleep where x has a distribution, M-step, critic."""
     torch.manual_seed(0)
-    critic = Critic(PatchCritic(3, 8))
+    critic = Critic(PatchCritic(3, 8), "vanilla")  # of a hinge whose logits all lie within the margin, the last bias would hear nothing
     model, learner = gflownet_em(SMALL, LIKELIHOODS[name](), critic, warm=1)
     optimizer = torch.optim.Adam([*model.parameters(), *learner.parameters()], 1e-3)
     before = {n: p.detach().clone() for m in (model, learner) for n, p in m.named_parameters() if p.requires_grad}
