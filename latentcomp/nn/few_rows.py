@@ -14,9 +14,9 @@ ROWS, ENTRIES = 8, 3072
 
 def linear(layer: nn.Module, x: Float[Tensor, "*rows I"]) -> Float[Tensor, "*rows O"]:
     """``layer(x)``, for a few rows by the other product, with the strides of a transposed matrix."""
+    x = x.contiguous()
     if type(layer) is not nn.Linear or x.ndim != 2 or not 1 < len(x) <= ROWS or x.numel() > ENTRIES or not x.is_cpu:
         return layer(x)
-    columns = x.contiguous().t()
     if layer.bias is None:
-        return torch.mm(layer.weight, columns).t()
-    return torch.addmm(layer.bias.unsqueeze(1), layer.weight, columns).t()
+        return torch.mm(layer.weight, x.t()).t()
+    return torch.addmm(layer.bias.unsqueeze(1), layer.weight, x.t()).t()

@@ -60,7 +60,7 @@ class KeyValueCache(Cache):
         self._lay_out()
 
     def slots(self, position: int) -> Iterator[Slot]:
-        """Those of a position in all layers; they are read in order, each after its position's key and value are in it."""
+        """Those of a position in all layers."""
         if position >= self._capacity:
             self._grow(position + 1)
         unseen = self._unseen.narrow(0, self._capacity - 1 - position, self._capacity)

@@ -53,6 +53,12 @@ def turned(x: Float[Tensor, "*rows T d"], rotation: Float[Tensor, "2 #T d"]) -> 
     return x * rotation[0] + torch.stack([-b, a], -1).flatten(-2) * rotation[1]
 
 
+def gated(x: Float[Tensor, "*rows G"]) -> Float[Tensor, "*rows H"]:
+    """The second half, let through by the first."""
+    gate, up = x.chunk(2, -1)
+    return silu(gate) * up
+
+
 class ModernBlock(nn.Module):
     """Attention and a gated perceptron, each on a residual branch behind an RMS norm.
 
@@ -80,22 +86,19 @@ class ModernBlock(nn.Module):
         return self._finish(h, scaled_dot_product_attention(q, k, v, is_causal=True))
 
     def read(self, h: Float[Tensor, "R T W"], rotation: Float[Tensor, "2 T d"], memory: Float[Tensor, "2 R heads C d"]) -> Float[Tensor, "R T W"]:
-        """As :meth:`forward`, of the first T positions, which leave their keys and values in the memory of a cache."""
+        """As :meth:`forward`, of the first T positions, which leave their keys and values in the memory of a cache. Nothing drops out where one is kept."""
         q, k, v = self._qkv(h, rotation)
         memory[0, :, :, : h.shape[1]], memory[1, :, :, : h.shape[1]] = k, v
-        return self._added(h, scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        h = h + self.out(scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        return h + self.down(gated(self.gate(self.mlp_norm(h))))
 
     def step(self, h: Float[Tensor, "R W"], rotation: Float[Tensor, "2 1 d"], slot: Slot) -> Float[Tensor, "R W"]:
         """One position, which sees those before it and itself."""
         qkv = linear(self.qkv, self.attention_norm(h)).view(len(h), 3, self.heads, -1)
         qkv[:, :2] = turned(qkv[:, :2], rotation)
-        return self._added(h, looked_up(*qkv.split((1, 2), 1), slot))
-
-    def _added(self, h: Tensor, attended: Tensor) -> Tensor:
-        """What both branches add where a cache is kept; nothing drops out there, for caches serve no learning."""
-        h = h + linear(self.out, attended)
-        gate, up = linear(self.gate, self.mlp_norm(h)).chunk(2, -1)
-        return h + linear(self.down, silu(gate) * up)
+        q, kv = qkv.split((1, 2), 1)
+        h = h + linear(self.out, looked_up(q, kv, slot))
+        return h + linear(self.down, gated(linear(self.gate, self.mlp_norm(h))))
 
     def _qkv(self, h: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.qkv(self.attention_norm(h)).view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
@@ -103,8 +106,7 @@ class ModernBlock(nn.Module):
 
     def _finish(self, h: Tensor, attended: Tensor) -> Tensor:
         h = h + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
-        gate, up = self.gate(self.mlp_norm(h)).chunk(2, -1)
-        return h + self.dropout(self.down(silu(gate) * up))
+        return h + self.dropout(self.down(gated(self.gate(self.mlp_norm(h)))))
 
 
 class ModernTransformer(SequenceNetwork[PrefixedCache]):

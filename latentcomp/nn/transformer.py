@@ -48,19 +48,16 @@ class Block(nn.Module):
         return self._finish(h, scaled_dot_product_attention(q, k, v, seen, rate, is_causal=seen is None))
 
     def read(self, h: Float[Tensor, "R T W"], memory: Float[Tensor, "2 R heads C d"], seen: Bool[Tensor, "T T"] | None = None) -> Float[Tensor, "R T W"]:
-        """As :meth:`forward`, of the first T positions, which leave their keys and values in the memory of a cache."""
+        """As :meth:`forward`, of the first T positions, which leave their keys and values in the memory of a cache. Nothing drops out where one is kept."""
         q, k, v = self._qkv(h)
         memory[0, :, :, : h.shape[1]], memory[1, :, :, : h.shape[1]] = k, v
-        return self._added(h, scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None).transpose(1, 2).flatten(2))
+        h = h + self.out(scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None).transpose(1, 2).flatten(2))
+        return h + self.mlp(self.mlp_norm(h))
 
     def step(self, h: Float[Tensor, "R W"], slot: Slot) -> Float[Tensor, "R W"]:
         """One position, which sees those before it and itself."""
         q, kv = linear(self.qkv, self.attention_norm(h)).view(len(h), 3, self.heads, -1).split((1, 2), 1)
-        return self._added(h, looked_up(q, kv, slot))
-
-    def _added(self, h: Tensor, attended: Tensor) -> Tensor:
-        """What both branches add where a cache is kept; nothing drops out there, for caches serve no learning."""
-        h = h + linear(self.out, attended)
+        h = h + linear(self.out, looked_up(q, kv, slot))
         up, gelu, down = self.mlp
         return h + linear(down, gelu(linear(up, self.mlp_norm(h))))
 
