@@ -7,6 +7,15 @@ Every ratio is measured in one run, all sides in turn, on the same weights:
 - uncached: the same draws with one full pass a code over the prefix;
 - reference (with ``--reference PATH``, a checkout of CompVis/taming-transformers): its minGPT under its ``sample_with_past``, whose cache is concatenated anew
   at each step.
+
+The floor: a step reads all weights, 4 (12 L W^2 + W K) bytes, and the keys and values so far, 4 L B W N bytes in the mean; each number takes two operations, a
+weight as many for each row. That is 20 MB and 6 MB at batch 4, where reading is all there is to it, 20 MB and 101 MB at batch 64, where multiplying costs as
+much. Bytes are charged at the rate of a sum over more numbers than caches hold, operations at that of a product of two 2048 x 2048 matrices, and the dearer of
+both counts. Weights that stay in a processor's last cache may be read faster than that.
+
+Expected beyond the floor: at batch 4 the operations of a layer, 15 (``tests/nn/test_key_value.py``) of some microseconds each, as much as the floor again, and
+the small products, which read weights at a part of that rate; at batch 64 little. The published sampler has its linear layers in common with ours, so that at
+batch 4 the ratio is what copying its cache costs, which depends on how dear a machine's page faults are; at batch 64 that copy is most of its time anywhere.
 """
 
 import argparse
@@ -14,6 +23,7 @@ import importlib.util
 import json
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +40,8 @@ from latentcomp.nn.gpt import GPT, Size
 from latentcomp.noise import Noise
 
 BATCHES = (4, 64)
+WANTED = {4: 5.0, 64: 4.0}
+READ, SIDE = 2**25, 2048
 MINGPT = Path("taming") / "modules" / "transformer" / "mingpt.py"
 
 
@@ -121,18 +133,34 @@ def sides(options: argparse.Namespace, network: GPT, rows: int) -> tuple[dict[st
         return tasks, (theirs(torch.cat([r, z[:, :-1]], 1))[0] - network.logits(z, r)).abs().max()
 
 
+def floor(options: argparse.Namespace, rows: int, rates: Mapping[str, float]) -> dict[str, float]:
+    """Bytes and operations of a sample of so many rows, and the seconds that the slower of both takes at rates in seconds a byte and an operation."""
+    weights = options.layers * 12 * options.width**2 + options.width * options.codes
+    looked_up = options.layers * rows * options.width * options.steps * (options.steps + 1)  # keys and values of all steps
+    read, operations = 4.0 * (options.steps * weights + looked_up), 2.0 * (rows * options.steps * weights + looked_up)
+    return {"bytes": read, "operations": operations, "seconds": max(read * rates["byte"], operations * rates["operation"])}
+
+
+def rates(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds to read a byte from memory, and for an operation of a large product."""
+    numbers, square = torch.ones(READ, device=options.device), torch.randn(SIDE, SIDE, device=options.device)
+    times = interleaved({"read": lambda: numbers.sum(), "product": lambda: square @ square}, options.repeats, 1, options.device)
+    return {"byte": statistics.median(times["read"]) / (4 * READ), "operation": statistics.median(times["product"]) / (2 * SIDE**3)}
+
+
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """Ratios, seconds and how they were measured."""
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     size = Size(options.codes, options.steps, options.width, options.layers, options.heads)
     network = GPT((options.codes,) * options.steps, size).eval().to(options.device)
-    result: dict[str, Any] = {"seconds": {}, "logits_differ_by": {}}
+    result: dict[str, Any] = {"seconds": {}, "floor": {}, "logits_differ_by": {}, "wanted": {f"batch_{rows}": wanted for rows, wanted in WANTED.items()}}
+    found = rates(options)
     for rows in BATCHES:
         tasks, difference = sides(options, network, rows)
         slow = {name: tasks.pop(name) for name in ("uncached",) if name in tasks}
         times = interleaved(tasks, options.repeats, 1, options.device) | interleaved(slow, options.uncached_repeats, 0, options.device)
-        result["seconds"][f"batch_{rows}"] = times
+        result["seconds"][f"batch_{rows}"], result["floor"][f"batch_{rows}"] = times, floor(options, rows, found)
         result |= {f"{name}_over_cached_batch_{rows}": ratio(times, name, "cached") for name in times if name != "cached"}
         if difference is not None:
             result["logits_differ_by"][f"batch_{rows}"] = float(difference)
@@ -159,6 +187,8 @@ def report(result: Mapping[str, Any]) -> str:
             middle = sorted(times[name])[len(times[name]) // 2]
             factor = "" if name == "cached" else f", {result[f'{name}_over_cached_batch_{rows}']:.2f} times as long as cached"
             lines.append(f"batch {rows:2d}, {name:9s}: {middle:7.3f} s{factor}")
+        least = result["floor"][f"batch_{rows}"]
+        lines.append(f"batch {rows:2d}, floor    : {least['seconds']:7.3f} s, {least['bytes'] / 1e9:.1f} GB and {least['operations'] / 1e9:.0f} G operations")
     return "\n".join(lines)
 
 

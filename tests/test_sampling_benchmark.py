@@ -34,6 +34,17 @@ def test_what_is_measured_is_reported(monkeypatch):
     assert result["setting"]["steps"] == 6
     json.dumps(result)
     assert "batch  2, uncached" in sampling.report(result)
+    assert "batch  2, floor" in sampling.report(result)
+
+
+def test_the_floor_counts_bytes_and_operations_of_every_step():
+    """Summed over the six steps, of which step t looks up t keys and as many values in each of two layers."""
+    weights, rows = 2 * 12 * 8**2 + 8 * 7, 3
+    numbers = sum(2 * 2 * rows * 8 * t for t in range(1, 7))
+    least = sampling.floor(options(layers=2), rows, {"byte": 1e-9, "operation": 1e-12})
+    assert least["bytes"] == 4 * (6 * weights + numbers)
+    assert least["operations"] == 2 * (rows * 6 * weights + numbers)
+    assert least["seconds"] == pytest.approx(1e-9 * least["bytes"])
 
 
 def test_a_folder_without_the_published_code_is_refused(tmp_path):

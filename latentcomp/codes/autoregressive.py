@@ -6,7 +6,7 @@ each of its continuations.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
@@ -15,6 +15,15 @@ from torch import Tensor
 from latentcomp.codes.distribution import CodeDistribution, check_given, checked_exploration, flattened, inverse_cdf
 from latentcomp.nn.sequence import SequenceNetwork
 from latentcomp.noise import Noise
+
+Choice = Callable[[Tensor, int], Tensor]
+"""From log q ``(R, K)`` of the codes of a site, and the site, to the codes ``(R,)`` that stand there."""
+
+
+def _inverse(u: Float[Tensor, "*rows n"], first: int = 0) -> Choice:
+    """Draws by uniform numbers, those of the sites from ``first`` on; all are brought into place before the walk."""
+    numbers = u.movedim(-1, 0).flatten(1).unbind()
+    return lambda log_p, site: inverse_cdf(log_p, numbers[site - first].to(log_p.dtype))
 
 
 class AutoregressiveCodes(CodeDistribution):
@@ -75,18 +84,15 @@ class AutoregressiveCodes(CodeDistribution):
         return AutoregressiveCodes(self.network, context, *self._exploration)
 
     def _draw(self, leading: torch.Size, rows: int, noise: Noise) -> Int[Tensor, "... N"]:
-        return self._sampled(leading, rows, noise)[0]
+        return self._written((*leading, rows), _inverse(noise.uniform(leading, self.event_shape)))
 
     @torch.no_grad()
     def sample_and_log_prob(self, sample_shape: Sequence[int] = (), noise: Noise | None = None) -> tuple[Int[Tensor, "... N"], Float[Tensor, "..."]]:
         """Codes, and the log q that the policy gave them on the way."""
         rows, leading, n = self._rows(sample_shape)
-        z, log_q = self._sampled(leading, n, noise or Noise.fresh(n, self._device))
+        u = (noise or Noise.fresh(n, self._device)).uniform(leading, self.event_shape)
+        z, log_q = self._rollout((*leading, n), _inverse(u))
         return z.view(*rows, -1), log_q.view(rows)
-
-    def _sampled(self, leading: torch.Size, rows: int, noise: Noise) -> tuple[Tensor, Tensor]:
-        u = noise.uniform(leading, self.event_shape)
-        return self._rollout((*leading, rows), lambda log_p, site: inverse_cdf(log_p, u[..., site].reshape(-1).to(log_p.dtype)))
 
     def continued(self, given: Int[Tensor, "R a"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
         """A rollout that begins behind the given codes, which are read at once.
@@ -108,9 +114,7 @@ class AutoregressiveCodes(CodeDistribution):
         self._check_given(given, end)
         if first == end:
             return given
-        choose = lambda log_p, site: inverse_cdf(log_p, u[:, site - first].to(log_p.dtype))  # noqa: E731
-        drawn, _ = self._rollout((len(given),), choose, given if first else None, end)
-        return torch.cat([given, drawn], 1)
+        return torch.cat([given, self._written((len(given),), _inverse(u, first), given if first else None, end)], 1)
 
     def _check_given(self, given: Tensor, end: int) -> None:
         n = len(self.cardinalities)
@@ -121,11 +125,10 @@ class AutoregressiveCodes(CodeDistribution):
     @torch.no_grad()
     def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
         """A rollout that is told the codes before the cut."""
-        u, given = noise.uniform(z.shape[:-2], self.event_shape), z.reshape(-1, z.shape[-1])
+        draw, given = _inverse(noise.uniform(z.shape[:-2], self.event_shape)), z.reshape(-1, z.shape[-1])
 
         def choose(log_p: Tensor, site: int) -> Tensor:
-            drawn = inverse_cdf(log_p, u[..., site].reshape(-1).to(log_p.dtype))
-            return torch.where(cut.reshape(-1) <= site, drawn, given[:, site])
+            return torch.where(cut.reshape(-1) <= site, draw(log_p, site), given[:, site])
 
         return self._rollout(z.shape[:-1], choose)
 
@@ -133,22 +136,26 @@ class AutoregressiveCodes(CodeDistribution):
     def mode(self) -> Int[Tensor, "*B N"]:
         """The greedy codes: each site's best given those chosen before it."""
         with torch.no_grad():
-            z, _ = self._rollout(tuple(self.batch_shape) or (1,), lambda log_p, _: log_p.argmax(-1))
-        return z.view(*self.batch_shape, -1)
+            return self._written(tuple(self.batch_shape) or (1,), lambda log_p, _: log_p.argmax(-1)).view(*self.batch_shape, -1)
 
-    def _rollout(
-        self, rows: Sequence[int], choose: Callable[[Tensor, int], Tensor], given: Tensor | None = None, end: int | None = None
-    ) -> tuple[Int[Tensor, "... N"], Float[Tensor, "..."]]:
-        """Codes ``(*rows, N)`` chosen site by site, and their log-probability; with codes given, those behind them, before the site ``end``."""
-        count, first = math.prod(rows), 0 if given is None else given.shape[1]
-        cache = self.network.start(count, self._context) if given is None else self.network.resume(count, self._context, given)
-        z: list[Tensor] = [] if given is None else [given[:, -1]]
-        log_q: list[Tensor] = []
+    def _walk(self, rows: int, choose: Choice, given: Tensor | None = None, end: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Site by site, the codes that are chosen and log q of all codes there; with codes given, those behind them, before the site ``end``."""
+        first, z = (0, None) if given is None else (given.shape[1], given[:, -1])
+        cache = self.network.start(rows, self._context) if given is None else self.network.resume(rows, self._context, given)
         for site in range(first, end or len(self.cardinalities)):
-            log_p = self._log_p(self.network.advance(cache, site, z[-1] if z else None))
-            z.append(choose(log_p, site))
-            log_q.append(log_p.gather(-1, z[-1].unsqueeze(-1)).squeeze(-1))
-        return torch.stack(z[len(z) - len(log_q) :], -1).view(*rows, -1), torch.stack(log_q).sum(0).view(rows)
+            log_p = self._log_p(self.network.advance(cache, site, z))
+            z = choose(log_p, site)
+            yield z, log_p
+
+    def _written(self, rows: Sequence[int], choose: Choice, given: Tensor | None = None, end: int | None = None) -> Int[Tensor, "... N"]:
+        """The codes ``(*rows, N)`` of such a walk."""
+        return torch.stack([z for z, _ in self._walk(math.prod(rows), choose, given, end)], -1).view(*rows, -1)
+
+    def _rollout(self, rows: Sequence[int], choose: Choice) -> tuple[Int[Tensor, "... N"], Float[Tensor, "..."]]:
+        """The codes ``(*rows, N)`` of a walk over all sites, and their log-probability."""
+        steps = [(z, log_p.gather(-1, z.unsqueeze(-1)).squeeze(-1)) for z, log_p in self._walk(math.prod(rows), choose)]
+        z, log_q = (torch.stack(part, -1) for part in zip(*steps, strict=True))
+        return z.view(*rows, -1), log_q.sum(-1).view(rows)
 
     def explore(self, epsilon: float = 0.0, temperature: float = 1.0) -> "AutoregressiveCodes":
         """Every conditional flattened by the temperature, then mixed with the uniform distribution."""

@@ -17,8 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from latentcomp.described import made_with
+from latentcomp.nn.few_rows import linear
+from latentcomp.nn.key_value import PrefixedCache, rooms
 from latentcomp.nn.sequence import SequenceNetwork
-from latentcomp.nn.transformer import Block, KeyValueCache, initialise
+from latentcomp.nn.transformer import Block, initialise
 
 
 class Dropout(NamedTuple):
@@ -49,13 +51,6 @@ class Size:
     width: int
     layers: int
     heads: int
-
-
-@dataclass
-class PrefixedCache(KeyValueCache):
-    """Keys and values of the condition's M codes and of the codes chosen since; ``first`` is what the last of the condition's codes gives."""
-
-    prefix: int
 
 
 class GPT(SequenceNetwork[PrefixedCache]):
@@ -163,9 +158,7 @@ class GPT(SequenceNetwork[PrefixedCache]):
     def start(self, rows: int, context: Int[Tensor, "B M"] | None = None) -> PrefixedCache:
         """The condition's keys and values, computed once for each condition."""
         r = self._codes_of(context, self.positions)
-        cache = self._read_at_once(r, r.shape[1])
-        times = rows // len(r)
-        return PrefixedCache(cache.memory.repeat(1, 1, times, 1, 1, 1), cache.first.repeat(times, 1), cache.prefix)
+        return self._read_at_once(r, r.shape[1]).tiled(rows // len(r))
 
     def resume(self, rows: int, context: Tensor | None, given: Int[Tensor, "R a"]) -> PrefixedCache:
         """Condition and codes in one pass."""
@@ -173,13 +166,12 @@ class GPT(SequenceNetwork[PrefixedCache]):
         return self._read_at_once(torch.cat([r.repeat(rows // len(r), 1), given[:, :-1]], 1), r.shape[1])
 
     def _read_at_once(self, codes: Int[Tensor, "R T"], condition: int) -> PrefixedCache:
-        h = self._embedded(codes, 0)
+        h, limit = self._embedded(codes, 0), condition + len(self.cardinalities) - 1
         seen = self._seen(condition, h)
-        last = condition + len(self.cardinalities) - 1
-        memory = h.new_empty(len(self.blocks), 2, len(h), self.size.heads, last, self.size.width // self.size.heads)
+        memory = rooms(h, len(self.blocks), self.size.heads, h.shape[1], limit)
         for block, part in zip(self.blocks, memory, strict=True):
-            h = cast(Block, block).step(h, part, 0, seen)
-        return PrefixedCache(memory, h[:, condition - 1], condition)
+            h = cast(Block, block).read(h, part, seen)
+        return PrefixedCache(memory, h[:, condition - 1], limit, condition)
 
     def null(self, context: Tensor) -> Tensor:
         """The start code in place of each of the condition's.
@@ -194,8 +186,7 @@ class GPT(SequenceNetwork[PrefixedCache]):
         h = cache.first
         if z is not None:
             position = cache.prefix + site - 1
-            h = self._embedded(z.unsqueeze(1), position)
-            for block, memory in zip(self.blocks, cache.memory, strict=True):
-                h = cast(Block, block).step(h, memory, position)
-            h = h.squeeze(1)
-        return self.head(self.norm(h))[:, : self.cardinalities[0]]
+            h = self._embedded(z.unsqueeze(1), position).squeeze(1)
+            for block, slot in zip(self.blocks, cache.slots(position), strict=True):
+                h = cast(Block, block).step(h, slot)
+        return linear(self.head, self.norm(h))[:, : self.cardinalities[0]]

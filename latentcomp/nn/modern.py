@@ -4,7 +4,7 @@ Parts: RoPE (Su et al., 2021), in two dimensions as LlamaGen has it (Sun et al.,
 RMSNorm (Zhang and Sennrich, 2019); SwiGLU (Shazeer, 2020). The condition has a vocabulary of its own, whose last code means "no condition": what
 classifier-free guidance (Ho and Salimans, 2022) learns and reads. Its codes do not turn, and so mark the origin.
 
-It reads [r, z] as ``GPT`` does and differs from it in its parts; keys and values lie in one preallocated cache.
+It reads [r, z] as ``GPT`` does and differs from it in its parts.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from latentcomp.described import Described
-from latentcomp.nn.gpt import PrefixedCache
+from latentcomp.nn.few_rows import linear
+from latentcomp.nn.key_value import PrefixedCache, Slot, looked_up, rooms
 from latentcomp.nn.prefix import ConditionCodes
 from latentcomp.nn.sequence import SequenceNetwork
 from latentcomp.nn.transformer import initialise
@@ -47,10 +48,16 @@ def rotations(places: Int[Tensor, "T 2"], width: int, base: float = 10_000.0) ->
     return torch.stack([angles.cos(), angles.sin()]).repeat_interleave(2, -1).to(torch.get_default_dtype())
 
 
-def turned(x: Float[Tensor, "R heads T d"], rotation: Float[Tensor, "2 T d"]) -> Float[Tensor, "R heads T d"]:
+def turned(x: Float[Tensor, "*rows T d"], rotation: Float[Tensor, "2 #T d"]) -> Float[Tensor, "*rows T d"]:
     """Each pair of coordinates turned by its angle."""
     a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
     return x * rotation[0] + torch.stack([-b, a], -1).flatten(-2) * rotation[1]
+
+
+def gated(x: Float[Tensor, "*rows G"]) -> Float[Tensor, "*rows H"]:
+    """The second half, let through by the first."""
+    gate, up = x.chunk(2, -1)
+    return silu(gate) * up
 
 
 class ModernBlock(Described, nn.Module):
@@ -79,14 +86,20 @@ class ModernBlock(Described, nn.Module):
         q, k, v = self._qkv(h, rotation)
         return self._finish(h, scaled_dot_product_attention(q, k, v, is_causal=True))
 
-    def step(
-        self, h: Float[Tensor, "R T W"], rotation: Float[Tensor, "2 T d"], memory: Float[Tensor, "2 R heads N d"], position: int
-    ) -> Float[Tensor, "R T W"]:
-        """One position that sees all up to its own, or the first T at once; keys and values stay in ``memory``."""
+    def read(self, h: Float[Tensor, "R T W"], rotation: Float[Tensor, "2 T d"], memory: Float[Tensor, "2 R heads C d"]) -> Float[Tensor, "R T W"]:
+        """As :meth:`forward`, of the first T positions, which leave their keys and values in the memory of a cache. Nothing drops out where one is kept."""
         q, k, v = self._qkv(h, rotation)
-        end = position + h.shape[1]
-        memory[0, :, :, position:end], memory[1, :, :, position:end] = k, v
-        return self._finish(h, scaled_dot_product_attention(q, memory[0, :, :, :end], memory[1, :, :, :end], is_causal=h.shape[1] > 1))
+        memory[0, :, :, : h.shape[1]], memory[1, :, :, : h.shape[1]] = k, v
+        h = h + self.out(scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        return h + self.down(gated(self.gate(self.mlp_norm(h))))
+
+    def step(self, h: Float[Tensor, "R W"], rotation: Float[Tensor, "2 1 d"], slot: Slot) -> Float[Tensor, "R W"]:
+        """One position, which sees those before it and itself."""
+        qkv = linear(self.qkv, self.attention_norm(h)).view(len(h), 3, self.heads, -1)
+        qkv[:, :2] = turned(qkv[:, :2], rotation)
+        q, kv = qkv.split((1, 2), 1)
+        h = h + linear(self.out, looked_up(q, kv, slot))
+        return h + linear(self.down, gated(linear(self.gate, self.mlp_norm(h))))
 
     def _qkv(self, h: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.qkv(self.attention_norm(h)).view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
@@ -94,8 +107,7 @@ class ModernBlock(Described, nn.Module):
 
     def _finish(self, h: Tensor, attended: Tensor) -> Tensor:
         h = h + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
-        gate, up = self.gate(self.mlp_norm(h)).chunk(2, -1)
-        return h + self.dropout(self.down(silu(gate) * up))
+        return h + self.dropout(self.down(gated(self.gate(self.mlp_norm(h)))))
 
 
 class ModernTransformer(SequenceNetwork[PrefixedCache]):
@@ -181,8 +193,7 @@ class ModernTransformer(SequenceNetwork[PrefixedCache]):
     def start(self, rows: int, context: Int[Tensor, "B M"] | None = None) -> PrefixedCache:
         """The condition's keys and values, computed once for each condition."""
         r = self._codes_of(context)
-        cache, times = self._read_at_once(r, r[:, :0]), rows // len(r)
-        return PrefixedCache(cache.memory.repeat(1, 1, times, 1, 1, 1), cache.first.repeat(times, 1), cache.prefix)
+        return self._read_at_once(r, r[:, :0]).tiled(rows // len(r))
 
     def resume(self, rows: int, context: Tensor | None, given: Int[Tensor, "R a"]) -> PrefixedCache:
         """Condition and codes in one pass."""
@@ -191,19 +202,18 @@ class ModernTransformer(SequenceNetwork[PrefixedCache]):
 
     def _read_at_once(self, r: Tensor, z: Tensor) -> PrefixedCache:
         h, condition = self._embedded(r, z), r.shape[1]
-        last = condition + len(self.cardinalities) - 1
-        memory = h.new_empty(len(self.blocks), 2, len(h), self.size.heads, last, self.size.width // self.size.heads)
+        limit = condition + len(self.cardinalities) - 1
+        memory = rooms(h, len(self.blocks), self.size.heads, h.shape[1], limit)
         for block, part in zip(self.blocks, memory, strict=True):
-            h = cast(ModernBlock, block).step(h, self._rotation[:, : h.shape[1]], part, 0)
-        return PrefixedCache(memory, h[:, condition - 1], condition)
+            h = cast(ModernBlock, block).read(h, self._rotation[:, : h.shape[1]], part)
+        return PrefixedCache(memory, h[:, condition - 1], limit, condition)
 
     def advance(self, cache: PrefixedCache, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
         """Site 0 is about what the condition gives; from then on the code chosen before is read at the next position."""
         h = cache.first
         if z is not None:
             position = cache.prefix + site - 1
-            h = self.tokens(z).unsqueeze(1)
-            for block, memory in zip(self.blocks, cache.memory, strict=True):
-                h = cast(ModernBlock, block).step(h, self._rotation[:, position : position + 1], memory, position)
-            h = h.squeeze(1)
-        return self.head(self.norm(h))
+            h, rotation = self.tokens(z), self._rotation[:, position : position + 1]
+            for block, slot in zip(self.blocks, cache.slots(position), strict=True):
+                h = cast(ModernBlock, block).step(h, rotation, slot)
+        return linear(self.head, self.norm(h))

@@ -1,4 +1,4 @@
-"""A causal transformer over code sequences, with a preallocated key-value cache.
+"""A causal transformer over code sequences, with a cache of keys and values.
 
 Position 0 reads the context (or a learned start vector), position i the code z_i; the output at position i is about the codes after it. So logits of
 all sites come from one pass over z shifted by one, and sampling feeds one position at a time to layers that remember keys and values (pre-layer-norm
@@ -6,7 +6,6 @@ blocks as in GPT-2: Radford et al., 2019).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -15,19 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from latentcomp.described import Described
-from latentcomp.nn.sequence import Cache, SequenceNetwork
-
-
-@dataclass
-class KeyValueCache(Cache):
-    """Keys and values of the positions seen so far, ``(layers, 2, R, heads, N, width of a head)``, and the vectors that position 0 reads."""
-
-    memory: Tensor
-    first: Tensor
-
-    def repeat(self, times: int) -> None:
-        """Each row ``times`` over."""
-        self.memory = self.memory.repeat_interleave(times, 2)
+from latentcomp.nn.few_rows import linear
+from latentcomp.nn.key_value import KeyValueCache, Slot, looked_up, rooms
+from latentcomp.nn.sequence import SequenceNetwork
 
 
 class Block(Described, nn.Module):
@@ -59,19 +48,23 @@ class Block(Described, nn.Module):
         rate = self.attention_dropout if self.training else 0.0
         return self._finish(h, scaled_dot_product_attention(q, k, v, seen, rate, is_causal=seen is None))
 
-    def step(
-        self, h: Float[Tensor, "R T W"], memory: Float[Tensor, "2 R heads N d"], position: int, seen: Bool[Tensor, "T T"] | None = None
-    ) -> Float[Tensor, "R T W"]:
-        """Positions from ``position`` on, which leave their keys and values in ``memory``: one, which sees all up to its own, or the first T at once."""
+    def read(self, h: Float[Tensor, "R T W"], memory: Float[Tensor, "2 R heads C d"], seen: Bool[Tensor, "T T"] | None = None) -> Float[Tensor, "R T W"]:
+        """As :meth:`forward`, of the first T positions, which leave their keys and values in the memory of a cache. Nothing drops out where one is kept."""
         q, k, v = self._qkv(h)
-        end = position + h.shape[1]
-        memory[0, :, :, position:end], memory[1, :, :, position:end] = k, v
-        causal = seen is None and h.shape[1] > 1
-        return self._finish(h, scaled_dot_product_attention(q, memory[0, :, :, :end], memory[1, :, :, :end], seen, is_causal=causal))
+        memory[0, :, :, : h.shape[1]], memory[1, :, :, : h.shape[1]] = k, v
+        h = h + self.out(scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None).transpose(1, 2).flatten(2))
+        return h + self.mlp(self.mlp_norm(h))
+
+    def step(self, h: Float[Tensor, "R W"], slot: Slot) -> Float[Tensor, "R W"]:
+        """One position, which sees those before it and itself."""
+        q, kv = linear(self.qkv, self.attention_norm(h)).view(len(h), 3, self.heads, -1).split((1, 2), 1)
+        h = h + linear(self.out, looked_up(q, kv, slot))
+        up, gelu, down = self.mlp
+        return h + linear(down, gelu(linear(up, self.mlp_norm(h))))
 
     def _qkv(self, h: Tensor) -> tuple[Tensor, ...]:
         qkv = self.qkv(self.attention_norm(h))
-        return qkv.view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()  # not by einops, whose overhead is felt at one position a step
+        return qkv.view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
 
     def _finish(self, h: Tensor, attended: Tensor) -> Tensor:
         h = h + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
@@ -128,28 +121,29 @@ class CausalTransformer(SequenceNetwork[KeyValueCache]):
         return self.start_vector if read is None else self.start_vector + read
 
     def start(self, rows: int, context: Float[Tensor, "B H"] | None = None) -> KeyValueCache:
-        """Room for the keys and values of N positions in every row."""
+        """Room for the keys and values of the first positions in every row."""
+        return self._empty(rows, context, 1)
+
+    def _empty(self, rows: int, context: Tensor | None, positions: int) -> KeyValueCache:
         first = self._first(context)
         first = first.expand(rows, -1) if first.ndim == 1 else first.repeat(rows // len(first), 1)
-        heads, width = self.heads, first.shape[-1]
-        shape = (len(self.blocks), 2, rows, heads, len(self.cardinalities), width // heads)
-        return KeyValueCache(first.new_empty(shape), first)
+        n = len(self.cardinalities)
+        return KeyValueCache(rooms(first, len(self.blocks), self.heads, positions, n), first, n)
 
     def resume(self, rows: int, context: Tensor | None, given: Int[Tensor, "R a"]) -> KeyValueCache:
         """Context and codes in one pass."""
-        cache = self.start(rows, context)
+        cache = self._empty(rows, context, given.shape[1])
         h = torch.cat([cache.first.unsqueeze(1), self.tokens(given[:, :-1])], 1) + self.positions[: given.shape[1]]
         for block, memory in zip(self.blocks, cache.memory, strict=True):
-            h = cast(Block, block).step(h, memory, 0)
+            h = cast(Block, block).read(h, memory)
         return cache
 
     def advance(self, cache: KeyValueCache, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
         """Position ``site`` of the stream: the context at site 0, else the code chosen at the site before."""
         h = (cache.first if z is None else self.tokens(z)) + self.positions[site]
-        h = h.unsqueeze(1)
-        for block, memory in zip(self.blocks, cache.memory, strict=True):
-            h = cast(Block, block).step(h, memory, site)
-        return self.head(self.norm(h.squeeze(1))).masked_fill(self._missing[site], float("-inf"))
+        for block, slot in zip(self.blocks, cache.slots(site), strict=True):
+            h = cast(Block, block).step(h, slot)
+        return linear(self.head, self.norm(h)).masked_fill(self._missing[site], float("-inf"))
 
 
 def initialise(module: nn.Module) -> None:
