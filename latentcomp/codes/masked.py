@@ -173,7 +173,7 @@ class MaskedCodes(CodeDistribution):
         """
         n = z.shape[-1]
         u, order = noise.uniform(z.shape[:-2], ()), noise.uniform(z.shape[:-2], (n,))
-        count = (schedule(u.double()) * n).ceil().clamp(1, n).long().unsqueeze(-1)
+        count = (schedule(1 - u.double()) * n).ceil().clamp(1, n).long().unsqueeze(-1)
         hidden = order.argsort(-1).argsort(-1) < count
         log_p = flattened(self.network(z, hidden, self._context), 0.0, 1.0).gather(-1, z.unsqueeze(-1)).squeeze(-1)
         return torch.where(hidden, log_p, 0.0).sum(-1) * n / count.squeeze(-1)

@@ -51,9 +51,9 @@ class MaskedSites:
     """Sites hidden at random, predicted from the rest: E over orders of log p(z|c), one order and one position in it for each datum.
 
     Args:
-        schedule: maps a uniform number to the share of sites that are hidden. Uniform shares with the weight N / hidden make the score an unbiased estimate
-            of the bound (Uria et al., 2014; Hoogeboom et al., 2022); with another schedule, such as MaskGIT's cosine, the weights stay and more is learned
-            where it puts more.
+        schedule: maps the share of a decoding that is done, drawn uniformly, to the share of sites that are hidden. Uniform shares with the weight N / hidden
+            make the score an unbiased estimate of the bound (Uria et al., 2014; Hoogeboom et al., 2022); with another schedule, such as MaskGIT's cosine,
+            the weights stay and more is learned where it puts more.
         drop: the share of data that learn without their condition.
     """
 
