@@ -97,8 +97,13 @@ class Engine:
         return batch._replace(**moved)
 
     def placed(self, x: Tensor) -> Tensor:
-        """Data on Fabric's device and in its precision."""
-        return x if self.fabric is None else self.fabric.strategy.precision.convert_input(x.to(self.fabric.device, non_blocking=True))
+        """Data on Fabric's device and in the precision of its parameters. Mixed precision rounds what networks multiply, not what they are given: log p(x|z) is
+        about the images as they are, and outside autocast, where they are looked at, the weights are not rounded either.
+        """
+        if self.fabric is None:
+            return x
+        precision, moved = self.fabric.strategy.precision, x.to(self.fabric.device, non_blocking=True)
+        return moved if precision.precision == "bf16-mixed" else precision.convert_input(moved)
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Within it networks compute in Fabric's precision."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentcomp.batch import Batch
-from latentcomp.engine import _move_states
+from latentcomp.engine import Engine, _move_states
 from latentcomp.train import NonFiniteLoss, fit
 from tests.learners.contract import LEARNERS, X, adam, assert_same, batches, made, state, trained
 
@@ -84,6 +84,15 @@ def test_mixed_precision_keeps_losses_and_states_in_float32(name):
         for key in ("0.codebook.counts", "0.codebook.usage"):
             if key in end:
                 torch.testing.assert_close(end[key].sum(), rough_end[key].sum(), rtol=1e-5, atol=0, msg="counts are whole numbers, not rounded to bfloat16")
+
+
+def test_mixed_precision_rounds_no_data():
+    """Grey values, of which bfloat16 tells few apart, in batches as in what is looked at; float64 makes them its own."""
+    grey = torch.arange(256, dtype=torch.float32) / 255
+    assert torch.equal(Engine(fabric("bf16-mixed")).placed(grey), grey)
+    ((batch, _),) = Engine(fabric("bf16-mixed")).shared([Batch(grey.view(4, 1, 8, 8))])
+    assert torch.equal(batch.x.flatten(), grey)
+    assert Engine(fabric("64-true")).placed(grey).dtype == torch.float64
 
 
 def test_a_precision_that_would_break_promises_is_refused():
