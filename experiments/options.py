@@ -31,6 +31,7 @@ class Procedure(NamedTuple):
 
 
 _IMAGES = Procedure((*DESCENT, *MACHINE), "it reads its pictures from a folder, and estimates no log p(x)")
+_TAMING = Procedure((*DESCENT, "precision", "machine.accelerator"), "its stages are shared by rows and trained in one process, with looks of their own")
 PROCEDURES = {
     "experiments.execute.execute": Procedure(OPTIONS),
     "experiments.first_stage.execute": Procedure((*DESCENT, "also", *MACHINE), "an energy has no log p(x), so that no prior and no proposal is fitted"),
@@ -41,6 +42,8 @@ PROCEDURES = {
     ),
     "experiments.own_images.first_stage.execute": _IMAGES,
     "experiments.own_images.second_stage.execute": _IMAGES,
+    "experiments.taming.reconstruction.execute": _TAMING,
+    "experiments.taming.second.execute": _TAMING,
     "experiments.mixture.run.execute": Procedure(
         (), "it advances all starts of a row in one computation on the CPU, in the precision that its dtype says, for seconds"
     ),

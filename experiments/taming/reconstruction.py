@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from experiments import options
 from experiments.descent import descent
 from experiments.execute import Progress
 from experiments.machine import fabric as launched
@@ -32,15 +33,14 @@ def execute(config: DictConfig, row: str, progress: Progress = lambda step: None
     """Trains the first stage, and measures its reconstructions of test pictures, and of training pictures.
 
     Raises:
-        SystemExit: data that a user must bring are not there, or several processes were asked for.
+        SystemExit: data that a user must bring are not there, or an option was asked for that these rows do not honour.
     """
+    options.refuse(config)
     with interruptible(folder is not None):
         return _executed(config, row, progress, folder)
 
 
 def _executed(config: DictConfig, row: str, progress: Progress, folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    if config.machine.devices != 1 or config.machine.nodes != 1:
-        raise SystemExit("error: these rows train in one process: leave machine.devices and machine.nodes at 1")
     place, data = Place(folder, launched(config), progress), made(config.data)
     torch.manual_seed(config.seed)
     stage: Preset = Preset(*made(config.budget.preset))

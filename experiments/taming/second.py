@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from experiments import options
 from experiments.descent import descent
 from experiments.execute import Progress, plain
 from experiments.machine import fabric as launched
@@ -71,14 +72,12 @@ def prepared(config: DictConfig, folder: Path | None, progress: Progress) -> Sta
     """Data and first stages of a row.
 
     Raises:
-        SystemExit: data that a user must bring are not there, or several processes were asked for.
+        SystemExit: data that a user must bring are not there, or an option was asked for that these rows do not honour.
     """
-    if config.machine.devices != 1 or config.machine.nodes != 1:
-        raise SystemExit("error: these rows train in one process: leave machine.devices and machine.nodes at 1")
     place = Place(folder, launched(config), progress)
     engine, common = Engine(place.fabric), None if folder is None else folder.parent / "first_stages"
     data, kind, vocabulary, condition = made(config.data), config.task.condition, 0, cast(nn.Module | None, None)
-    first = made(config.first)(config, data, common, place)
+    first = made(config.first_stage)(config, data, common, place)
     engine.place(first.model, first.learner, [])
     if kind == "class":
         condition, vocabulary = Labels(data.values), data.values
@@ -105,6 +104,7 @@ def trial(on: Stages, config: DictConfig) -> Trial:
 
 def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Learns the prior, judges it on the codes of the test pictures, and draws from it."""
+    options.refuse(config)
     with interruptible(folder is not None):
         return _executed(config, row, progress, folder)
 

@@ -22,6 +22,8 @@ ROWS = {  # one row of each procedure, small
     "experiments.amortisation.execute": ["experiment=amortisation/log_variance", "budget=amortisation/smoke"],
     "experiments.own_images.first_stage.execute": ["experiment=images/first_stage", "budget=images/smoke", "crop=16", "codes=8", "features=32"],
     "experiments.own_images.second_stage.execute": ["experiment=images/second_stage", "budget=images/smoke"],
+    "experiments.taming.reconstruction.execute": ["experiment=taming_reconstruction/k1024", "budget=taming_reconstruction/smoke"],
+    "experiments.taming.second.execute": ["experiment=taming_orderings/row_major", "budget=taming_orderings/smoke"],
     "experiments.mixture.run.execute": ["experiment=mixture/exact_em", "budget=mixture/smoke"],
     "experiments.gradients.run.execute": ["experiment=gradients/sleep", "budget=gradients/smoke"],
     "experiments.programs.run.execute": ["experiment=pyro/gflownet", "budget=pyro/smoke"],
@@ -98,7 +100,7 @@ def first(pictures, tmp_path_factory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if options.PROCEDURES[name].honours])
+@pytest.mark.parametrize("name", [name for name in ROWS if options.PROCEDURES[name].honours and ".taming." not in name])
 def test_what_a_procedure_honours_reaches_the_one_loop(name, monkeypatch, tmp_path, pictures, first):
     """Everything at once, as ``train`` is given it; what ``train`` makes of it is tested where it stands."""
     pytest.importorskip("lightning_fabric")

@@ -187,15 +187,15 @@ def test_a_published_first_stage_takes_the_place_of_a_trained_one(tmp_path):
     published_codes(config, w, images(1, 1, 16, 16))  # draws the weights
     torch.save({"state_dict": dict(w)}, tmp_path / "vqgan.ckpt")
     (tmp_path / "vqgan.yaml").write_text(OmegaConf.to_yaml({"model": config}))
-    files = (f"first.checkpoint={tmp_path}/vqgan.ckpt", f"first.yaml={tmp_path}/vqgan.yaml")
-    row = settings.row("taming_orderings", "row_major", "smoke", 0, ("first=published", *files))
+    files = (f"first_stage.checkpoint={tmp_path}/vqgan.ckpt", f"first_stage.yaml={tmp_path}/vqgan.yaml")
+    row = settings.row("taming_orderings", "row_major", "smoke", 0, ("first_stage=published", *files))
     on = prepared(row, tmp_path / "row_major-0", lambda step: None)
     (batch, *_), stage = on.data.data.held_out("test"), load_vqgan(tmp_path / "vqgan.ckpt", tmp_path / "vqgan.yaml")
     assert torch.equal(on.data.held_out("test")[0].z, stage.encode(batch.x))
     assert on.sites == Sites((8, 8), 16)
     assert not (tmp_path / "first_stages").exists()
-    with pytest.raises(SystemExit, match=r"first\.checkpoint=FILE\.ckpt"):
-        prepared(settings.row("taming_orderings", "row_major", "smoke", 0, ("first=published",)), None, lambda step: None)
+    with pytest.raises(SystemExit, match=r"first_stage\.checkpoint=FILE\.ckpt"):
+        prepared(settings.row("taming_orderings", "row_major", "smoke", 0, ("first_stage=published",)), None, lambda step: None)
 
 
 def unreachable():
