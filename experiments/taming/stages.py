@@ -77,9 +77,7 @@ def published(config: DictConfig, data: Source, folder: Path | None, place: Plac
         ValueError: they are no first stage, or do not belong together.
     """
     if checkpoint is None or yaml is None:
-        raise SystemExit(
-            "error: first_stage=published wants first_stage.checkpoint=FILE.ckpt first_stage.yaml=FILE.yaml, a first stage of taming-transformers and its config"
-        )
+        raise SystemExit("error: first_stage=published wants first_stage.checkpoint=FILE.ckpt first_stage.yaml=FILE.yaml, both of taming-transformers")
     stage = load_vqgan(checkpoint, yaml)
     learner = StraightThrough(stage.posterior) if isinstance(stage.posterior, NearestCode) else GumbelSoftmax(stage.posterior)
     return Preset(stage.model, learner)
