@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from experiments import options
 from experiments.machine import fabric, keep_failure, machine
@@ -121,9 +122,17 @@ def procedure(body: Callable[[Job], Result]) -> Callable[..., Result]:
     def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> Result:
         options.refuse(config)
         with interruptible(folder is not None):
-            return body(Job(config, row, progress, folder, fabric(config)))
+            records, pictures = body(Job(config, row, progress, folder, fabric(config)))
+            return records, _on_host(pictures)
 
     return execute
+
+
+def _on_host(shown: Any) -> Any:
+    """Pictures where everyone can look at them, whatever the device was."""
+    if isinstance(shown, dict):
+        return {key: _on_host(value) for key, value in shown.items()}
+    return shown.cpu() if isinstance(shown, Tensor) else shown
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

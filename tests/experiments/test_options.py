@@ -1,5 +1,6 @@
 """Every procedure honours an option or refuses it by name: none is ignored."""
 
+import functools
 import inspect
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from omegaconf import OmegaConf
 
 from experiments import options, settings
 from experiments.execute import build
+from experiments.second_stage import FirstStage
+from latentcomp.evaluate.protocol import Measure
 from latentcomp.evaluate.training import train
 from tests import small_mnist
 from tests.pictures import folder
@@ -43,6 +46,7 @@ def procedures() -> set[str]:
     return {line.partition(":")[2].split("#")[0].strip() for line in lines if line.startswith("procedure:")}
 
 
+@functools.cache
 def composed(name: str):
     config = settings.composed(ROWS[name])
     assert config.procedure == name
@@ -140,6 +144,31 @@ def test_what_a_procedure_honours_reaches_the_one_loop(name, monkeypatch, tmp_pa
     if "rates" in honours and len(descent.optimizer.param_groups) > 1:
         rates = {group["name"]: group["lr"] for group in descent.optimizer.param_groups}
         assert "theta" not in rates or rates["theta"] != rates["phi"]
+
+
+def further(model, learner, data) -> dict[str, Measure]:
+    """A measure of one's own."""
+    return {"further": Measure(float(len(data.test)), "images")}
+
+
+@pytest.mark.parametrize("name", [name for name, procedure in options.PROCEDURES.items() if "also" in procedure.honours])
+def test_further_measures_are_taken_where_they_are_honoured(name, monkeypatch, tmp_path):
+    sizes = ("sites=2", "codes=4") if "amortisation" in name or "execute.execute" in name else ()
+    monkeypatch.setattr(
+        "experiments.amortisation.frozen_model",
+        lambda seed, budget: build(settings.row("digits", "gflownet_em", "smoke", seed, sizes)).model.requires_grad_(False),
+    )
+    monkeypatch.setattr("experiments.second_stage.first_stage", lambda *_: untrained())
+    where = ("budget.look_images=4", f"data.root={small_mnist.write(tmp_path)}") if "collapse" in name else ()
+    also = "also={_target_: hydra.utils.get_method, path: tests.experiments.test_options.further}"
+    config = settings.composed([*ROWS[name], *sizes, *where, "budget.updates=1", "budget.every=1", "budget.prior_updates=1", also])
+    records, _ = get_method(name)(config, "row")
+    assert [record["unit"] for record in records if record["metric"] == "further"] == ["images"]
+
+
+def untrained() -> FirstStage:
+    made = build(settings.row("digits", "vq_ema", "smoke", 0, ("sites=16", "codes=16")))
+    return FirstStage(made.model, made.learner.posterior, made.data)
 
 
 def test_the_captured_signature_is_that_of_train():
