@@ -25,6 +25,10 @@ from latentcomp.signals import Interrupted, interruptible
 ONE_RUN = "experiments.execute.execute"  # the procedure that trains on ``data``
 
 
+Run = tuple[str, int]  # a row and a seed
+Records = list[dict[str, Any]]
+
+
 class Request(NamedTuple):
     """What the command line asks for."""
 
@@ -34,6 +38,31 @@ class Request(NamedTuple):
     outputs: Path
     overrides: tuple[str, ...]
     rows: tuple[str, ...] = ()  # of the table; none: all
+
+
+class Table(NamedTuple):
+    """A table in the making: its words, the configuration of each row, its seeds and its folder."""
+
+    spec: dict[str, Any]
+    configs: dict[str, DictConfig]
+    seeds: list[int]
+    folder: Folder
+    request: Request
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of its runs, every row of a seed before the next seed."""
+        few = self.spec.get("seeds", {})
+        return [(row, seed) for seed in self.seeds for row in self.spec["rows"] if seed < few.get(row, len(self.seeds))]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the folder says of itself."""
+        return {"name": self.request.name, "budget": self.request.budget, "command": _command(self.request), "seeds": self.seeds, "table": self.spec}
+
+    def known(self) -> dict[Run, Records | None]:
+        """The records of the runs that are done, None of those that are not."""
+        return {(row, seed): self.folder.records(row, seed, plain(_seeded(self.configs[row], seed))) for row, seed in self.runs}
 
 
 def parsed(arguments: list[str]) -> Request:
@@ -110,45 +139,60 @@ def reproduce(request: Request) -> Path:
         Interrupted: a signal to this process, which its runs have heard, or to each of the runs that did not end; the same command goes on.
     """
     start = time.monotonic()
+    table = _table(request)
+    known = table.known()
+    missing, before = [run for run in table.runs if known[run] is None], table.folder.meta().get("minutes", 0.0)
+    table.folder.describe(table.meta | {"minutes": before})
+    if missing:
+        _checked(table.configs[table.spec["rows"][0]])
+    try:
+        known |= _made(request, table, missing)
+    finally:
+        table.folder.describe(table.meta | {"minutes": before + _minutes(start), "runs_made": len(missing)})
+    table.folder.collect([record for run in table.runs for record in known[run] or []])
+    write_report(table.folder.path)
+    return table.folder.path
+
+
+def _table(request: Request) -> Table:
     spec = settings.table(request.name)
     spec |= {"rows": [row for row in spec["rows"] if not request.rows or row in request.rows]}
     configs = {row: settings.row(request.name, row, request.budget, 0, request.overrides) for row in spec["rows"]}
     first = configs[spec["rows"][0]]
-    spec = settings.worded(spec, first)
     seeds = list(range(request.seeds or first.budget.seeds))
     folder = Folder(request.outputs / "reproduce" / (request.name if request.budget == "cpu" else f"{request.name}-{request.budget}"))
-    meta = {"name": request.name, "budget": request.budget, "command": _command(request), "seeds": seeds, "table": spec}
     folder.check()
-    runs = [(row, seed) for seed in seeds for row in spec["rows"] if seed < spec.get("seeds", {}).get(row, len(seeds))]
-    known = {(row, seed): folder.records(row, seed, plain(_seeded(configs[row], seed))) for row, seed in runs}
-    missing, before = [run for run in runs if known[run] is None], folder.meta().get("minutes", 0.0)
-    folder.describe(meta | {"minutes": before})
-    if missing:
-        _checked(first)
-    groups = _groups(missing, "together" in spec)
-    jobs = [(request.name, row, request.budget, numbers, request.overrides, folder.path) for row, numbers in groups]
+    return Table(settings.worded(spec, first), configs, seeds, folder, request)
+
+
+def _made(request: Request, table: Table, missing: list[Run]) -> dict[Run, Records | None]:
+    """Makes the runs that are missing.
+
+    Raises:
+        SystemExit: some failed; those that did not are kept.
+        Interrupted: a signal came.
+    """
+    groups = _groups(missing, "together" in table.spec)
+    jobs = [(request.name, row, request.budget, numbers, request.overrides, table.folder.path) for row, numbers in groups]
     names = [f"{row}, seed {', '.join(map(str, numbers))}" for row, numbers in groups]
+    steps = [table.configs[row].batches for row, _ in groups]
     failures: list[tuple[str, BaseException]] = []
-    steps = [configs[row].batches for row, _ in groups]
+    made: dict[Run, Records | None] = {}
     try:
-        for number, result in pool.side_by_side(several, jobs, names, steps, len(runs) - len(missing)):
+        for number, result in pool.side_by_side(several, jobs, names, steps, len(table.runs) - len(missing)):
             if isinstance(result, BaseException):
                 failures.append((names[number], result))
             else:
                 row, numbers = groups[number]
-                known |= {(row, seed): records for seed, records in zip(numbers, result, strict=True)}
+                made |= {(row, seed): records for seed, records in zip(numbers, result, strict=True)}
     except KeyboardInterrupt:
         raise Interrupted("stopped; the runs that are done are kept, and the same command goes on from there") from None
     except Interrupted:
         if not failures:
             raise
-    finally:
-        folder.describe(meta | {"minutes": before + _minutes(start), "runs_made": len(missing)})
     if failures:
         raise _failed(failures)
-    folder.collect([record for run in runs for record in known[run] or []])
-    write_report(folder.path)
-    return folder.path
+    return made
 
 
 def _minutes(start: float) -> float:
