@@ -30,11 +30,12 @@ def page(results: tables.Results, pictures: dict[str, str]) -> str:
     """docs/results/NAME.md; ``pictures`` are file names, by what they show."""
     records, meta = results
     name, spec = stem(meta), meta["table"]
+    if meta["name"] in settings.tables():
+        spec = settings.worded_as_usual(meta["name"], meta["budget"])  # its words may be written, and its columns chosen, after the run
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
-    current = settings.worded_as_usual(meta["name"], meta["budget"]) if meta["name"] in settings.tables() else spec  # words may be written after the run
-    parts = [f"# {current['title']}", tables.untitled(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
-    if "reading" in current:
-        parts.append(f"*How to read it.* {current['reading'].strip()}")
+    parts = [f"# {spec['title']}", tables.untitled(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
+    if "reading" in spec:
+        parts.append(f"*How to read it.* {spec['reading'].strip()}")
     parts += [f"![{shows}]({name}/{file})" for shows, file in pictures.items()]
     return "\n\n".join([*parts, *_tuning(meta["name"], spec)]) + "\n"
 
