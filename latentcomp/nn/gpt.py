@@ -171,7 +171,7 @@ class GPT(SequenceNetwork[PrefixedCache]):
         memory = rooms(h, len(self.blocks), self.size.heads, h.shape[1], limit)
         for block, part in zip(self.blocks, memory, strict=True):
             h = cast(Block, block).read(h, part, seen)
-        return PrefixedCache(memory, h[:, condition - 1], limit, condition)
+        return PrefixedCache(memory, h[:, condition - 1], limit, [cast(Block, block).step() for block in self.blocks], condition)
 
     def null(self, context: Tensor) -> Tensor:
         """The start code in place of each of the condition's.
@@ -186,7 +186,5 @@ class GPT(SequenceNetwork[PrefixedCache]):
         h = cache.first
         if z is not None:
             position = cache.prefix + site - 1
-            h = self._embedded(z.unsqueeze(1), position).squeeze(1)
-            for block, slot in zip(self.blocks, cache.slots(position), strict=True):
-                h = cast(Block, block).step(h, slot)
-        return linear(self.head, self.norm(h))[:, : self.cardinalities[0]]
+            h = cache.through(self._embedded(z.unsqueeze(1), position).squeeze(1), position)
+        return linear(self.head)(self.norm(h))[:, : self.cardinalities[0]]

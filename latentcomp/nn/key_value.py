@@ -5,7 +5,7 @@ is not yet written masked. Room for all positions at once would leave a gap behi
 addresses only, and take longer for half of a gapped cache than for the whole of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -26,12 +26,18 @@ class Slot(NamedTuple):
         keys: ``(R heads, d, C)``.
         values: ``(R heads, C, d)``.
         unseen: ``(C,)``, added to what its queries find: 0 up to the position itself, -inf behind it.
+        position: its number.
     """
 
     room: Tensor
     keys: Tensor
     values: Tensor
     unseen: Tensor
+    position: int
+
+
+Step = Callable[[Tensor, Slot], Tensor]
+"""One layer at one position: vectors ``(R, W)`` to vectors."""
 
 
 class KeyValueCache(Cache):
@@ -41,11 +47,18 @@ class KeyValueCache(Cache):
         memory: ``(2, R, heads, C, d)`` for each layer.
         first: ``(R, W)``.
         limit: the most positions that there will be.
+        steps: the layers.
     """
 
-    def __init__(self, memory: list[Float[Tensor, "2 R heads C d"]], first: Float[Tensor, "R W"], limit: int) -> None:
-        self.memory, self.first, self.limit = memory, first, limit
+    def __init__(self, memory: list[Float[Tensor, "2 R heads C d"]], first: Float[Tensor, "R W"], limit: int, steps: list[Step]) -> None:
+        self.memory, self.first, self.limit, self.steps = memory, first, limit, steps
         self._lay_out()
+
+    def through(self, h: Float[Tensor, "R W"], position: int) -> Float[Tensor, "R W"]:
+        """The vectors of a position behind all layers."""
+        for step, slot in zip(self.steps, self.slots(position), strict=True):
+            h = step(h, slot)
+        return h
 
     def _lay_out(self) -> None:
         """The views that every step needs, made once."""
@@ -64,7 +77,7 @@ class KeyValueCache(Cache):
         if position >= self._capacity:
             self._grow(position + 1)
         unseen = self._unseen.narrow(0, self._capacity - 1 - position, self._capacity)
-        return (Slot(layer[:, :, :, position], keys, values, unseen) for layer, keys, values in self._layers)
+        return (Slot(layer[:, :, :, position], keys, values, unseen, position) for layer, keys, values in self._layers)
 
     def _grow(self, positions: int) -> None:
         """Layer by layer, so that no more than one of them is held twice."""
@@ -82,16 +95,18 @@ class PrefixedCache(KeyValueCache):
         memory: as in :class:`KeyValueCache`.
         first: ``(R, W)``.
         limit: the most positions that there will be.
-        prefix: M, how many of them are the condition's.
+        steps: the layers.
+        prefix: M, how many of the positions are the condition's.
     """
 
-    def __init__(self, memory: list[Float[Tensor, "2 R heads C d"]], first: Float[Tensor, "R W"], limit: int, prefix: int) -> None:
-        super().__init__(memory, first, limit)
+    def __init__(self, memory: list[Float[Tensor, "2 R heads C d"]], first: Float[Tensor, "R W"], limit: int, steps: list[Step], prefix: int) -> None:
+        super().__init__(memory, first, limit, steps)
         self.prefix = prefix
 
     def tiled(self, times: int) -> "PrefixedCache":
         """All rows one after the other, and all over again."""
-        return PrefixedCache([layer.repeat(1, times, 1, 1, 1) for layer in self.memory], self.first.repeat(times, 1), self.limit, self.prefix)
+        memory = [layer.repeat(1, times, 1, 1, 1) for layer in self.memory]
+        return PrefixedCache(memory, self.first.repeat(times, 1), self.limit, self.steps, self.prefix)
 
 
 def _capacity(positions: int, limit: int) -> int:

@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 from latentcomp.described import Described
 from latentcomp.nn.few_rows import linear
-from latentcomp.nn.key_value import PrefixedCache, Slot, looked_up, rooms
+from latentcomp.nn.key_value import PrefixedCache, Slot, Step, looked_up, rooms
 from latentcomp.nn.prefix import ConditionCodes
 from latentcomp.nn.sequence import SequenceNetwork
 from latentcomp.nn.transformer import initialise
@@ -93,13 +93,19 @@ class ModernBlock(Described, nn.Module):
         h = h + self.out(scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
         return h + self.down(gated(self.gate(self.mlp_norm(h))))
 
-    def step(self, h: Float[Tensor, "R W"], rotation: Float[Tensor, "2 1 d"], slot: Slot) -> Float[Tensor, "R W"]:
-        """One position, which sees those before it and itself."""
-        qkv = linear(self.qkv, self.attention_norm(h)).view(len(h), 3, self.heads, -1)
-        qkv[:, :2] = turned(qkv[:, :2], rotation)
-        q, kv = qkv.split((1, 2), 1)
-        h = h + linear(self.out, looked_up(q, kv, slot))
-        return h + linear(self.down, gated(linear(self.gate, self.mlp_norm(h))))
+    def step(self, rotations: Sequence[Float[Tensor, "2 1 d"]]) -> Step:
+        """One position, which sees those before it and itself: a function that has looked up the block's parts, for the many steps of a walk."""
+        attention_norm, mlp_norm = self.attention_norm, self.mlp_norm
+        qkv, out, gate, down = (linear(layer) for layer in (self.qkv, self.out, self.gate, self.down))
+
+        def step(h: Float[Tensor, "R W"], slot: Slot) -> Float[Tensor, "R W"]:
+            parts = qkv(attention_norm(h)).view(len(h), 3, self.heads, -1)
+            parts[:, :2] = turned(parts[:, :2], rotations[slot.position])
+            q, kv = parts.split((1, 2), 1)
+            h = h + out(looked_up(q, kv, slot))
+            return h + down(gated(gate(mlp_norm(h))))
+
+        return step
 
     def _qkv(self, h: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.qkv(self.attention_norm(h)).view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
@@ -206,14 +212,14 @@ class ModernTransformer(SequenceNetwork[PrefixedCache]):
         memory = rooms(h, len(self.blocks), self.size.heads, h.shape[1], limit)
         for block, part in zip(self.blocks, memory, strict=True):
             h = cast(ModernBlock, block).read(h, self._rotation[:, : h.shape[1]], part)
-        return PrefixedCache(memory, h[:, condition - 1], limit, condition)
+        rotations = self._rotation.unsqueeze(2).unbind(1)
+        steps = [cast(ModernBlock, block).step(rotations) for block in self.blocks]
+        return PrefixedCache(memory, h[:, condition - 1], limit, steps, condition)
 
     def advance(self, cache: PrefixedCache, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
         """Site 0 is about what the condition gives; from then on the code chosen before is read at the next position."""
         h = cache.first
         if z is not None:
             position = cache.prefix + site - 1
-            h, rotation = self.tokens(z), self._rotation[:, position : position + 1]
-            for block, slot in zip(self.blocks, cache.slots(position), strict=True):
-                h = cast(ModernBlock, block).step(h, rotation, slot)
-        return linear(self.head, self.norm(h))
+            h = cache.through(self.tokens(z), position)
+        return linear(self.head)(self.norm(h))

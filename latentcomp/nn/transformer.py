@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from latentcomp.described import Described
 from latentcomp.nn.few_rows import linear
-from latentcomp.nn.key_value import KeyValueCache, Slot, looked_up, rooms
+from latentcomp.nn.key_value import KeyValueCache, Slot, Step, looked_up, rooms
 from latentcomp.nn.sequence import SequenceNetwork
 
 
@@ -55,12 +55,17 @@ class Block(Described, nn.Module):
         h = h + self.out(scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None).transpose(1, 2).flatten(2))
         return h + self.mlp(self.mlp_norm(h))
 
-    def step(self, h: Float[Tensor, "R W"], slot: Slot) -> Float[Tensor, "R W"]:
-        """One position, which sees those before it and itself."""
-        q, kv = linear(self.qkv, self.attention_norm(h)).view(len(h), 3, self.heads, -1).split((1, 2), 1)
-        h = h + linear(self.out, looked_up(q, kv, slot))
-        up, gelu, down = self.mlp
-        return h + linear(down, gelu(linear(up, self.mlp_norm(h))))
+    def step(self) -> Step:
+        """One position, which sees those before it and itself: a function that has looked up the block's parts, for the many steps of a walk."""
+        attention_norm, mlp_norm, (first, gelu, second) = self.attention_norm, self.mlp_norm, self.mlp
+        qkv, out, up, down = (linear(layer) for layer in (self.qkv, self.out, first, second))
+
+        def step(h: Float[Tensor, "R W"], slot: Slot) -> Float[Tensor, "R W"]:
+            q, kv = qkv(attention_norm(h)).view(len(h), 3, self.heads, -1).split((1, 2), 1)
+            h = h + out(looked_up(q, kv, slot))
+            return h + down(gelu(up(mlp_norm(h))))
+
+        return step
 
     def _qkv(self, h: Tensor) -> tuple[Tensor, ...]:
         qkv = self.qkv(self.attention_norm(h))
@@ -128,7 +133,8 @@ class CausalTransformer(SequenceNetwork[KeyValueCache]):
         first = self._first(context)
         first = first.expand(rows, -1) if first.ndim == 1 else first.repeat(rows // len(first), 1)
         n = len(self.cardinalities)
-        return KeyValueCache(rooms(first, len(self.blocks), self.heads, positions, n), first, n)
+        steps = [cast(Block, block).step() for block in self.blocks]
+        return KeyValueCache(rooms(first, len(steps), self.heads, positions, n), first, n, steps)
 
     def resume(self, rows: int, context: Tensor | None, given: Int[Tensor, "R a"]) -> KeyValueCache:
         """Context and codes in one pass."""
@@ -141,9 +147,7 @@ class CausalTransformer(SequenceNetwork[KeyValueCache]):
     def advance(self, cache: KeyValueCache, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
         """Position ``site`` of the stream: the context at site 0, else the code chosen at the site before."""
         h = (cache.first if z is None else self.tokens(z)) + self.positions[site]
-        for block, slot in zip(self.blocks, cache.slots(site), strict=True):
-            h = cast(Block, block).step(h, slot)
-        return linear(self.head, self.norm(h)).masked_fill(self._missing[site], float("-inf"))
+        return linear(self.head)(self.norm(cache.through(h, site))).masked_fill(self._missing[site], float("-inf"))
 
 
 def initialise(module: nn.Module) -> None:

@@ -20,7 +20,7 @@ HEADS, WIDTH, SITES, K = 2, 8, 11, 5
 def cache(rows: int, layers: int, limit: int) -> KeyValueCache:
     """An empty one."""
     first = torch.zeros(rows, WIDTH, dtype=torch.float64)
-    return KeyValueCache(rooms(first, layers, HEADS, 1, limit), first, limit)
+    return KeyValueCache(rooms(first, layers, HEADS, 1, limit), first, limit, [])
 
 
 def parts(rows: int) -> torch.Tensor:
