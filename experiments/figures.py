@@ -5,7 +5,7 @@ A row has one colour everywhere, from Tol's muted palette, which readers with an
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -76,7 +76,7 @@ def curves(runs: Runs, spec: Spec) -> bytes:
     compared with (grey).
     """
     seeds = {row: [np.array([(look["step"], look["val_nll"]) for look in run["curve"]]).T for run in by_seed.values()] for row, by_seed in runs.items()}
-    means = {row: np.mean(lines, 0) for row, lines in seeds.items()}
+    means = {row: mean_of(lines) for row, lines in seeds.items()}
     figure, panels = _panels(runs, 1.55, "Training step", spec.get("watched", "Validation NLL (nats)"), alike="groups" not in spec)
     for row, axes in panels:
         together = [other for other in seeds if reference(spec, other) == reference(spec, row)]
@@ -90,6 +90,12 @@ def curves(runs: Runs, spec: Spec) -> bytes:
         axes.plot(*means[row], color=colour(spec, row), linewidth=1.8)
         axes.set(title=label(spec, row), ylim=(min(best) - 0.1 * spread, max(best) + 0.8 * spread))  # early, worse values may leave the frame
     return _bytes(figure, "svg")
+
+
+def mean_of(lines: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of curves ``(2, looks)``, as far as the shortest goes: seeds that train for a time make unequal numbers of updates."""
+    looks = min(line.shape[1] for line in lines)
+    return np.mean([line[:, :looks] for line in lines], 0)
 
 
 @matplotlib.rc_context(STYLE)

@@ -59,8 +59,7 @@ def _over_time(axes: Axes, runs: Runs, spec: Spec, rows: list[str]) -> None:
         for seconds, nll in seeds:
             axes.plot(seconds, nll, color=colour(spec, row), linewidth=0.6, alpha=0.5)
             best.append(nll.min())
-        looks = min(len(seconds) for seconds, _ in seeds)  # at equal time seeds may differ in their number of updates
-        axes.plot(*np.mean([line[:, :looks] for line in seeds], 0), color=colour(spec, row), linewidth=1.8, label=label(spec, row).strip())
+        axes.plot(*figures.mean_of(seeds), color=colour(spec, row), linewidth=1.8, label=label(spec, row))
     spread = max(best) - min(best) or 1.0
     axes.set_ylim(min(best) - 0.1 * spread, max(best) + 1.5 * spread)
     axes.legend(fontsize=7)
