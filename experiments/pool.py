@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from latentcomp.signals import SIGNALS, Interrupted, interruptible
+from latentcomp.signals import INTERRUPTED, SIGNALS, Interrupted, interruptible
 
 METHOD = "spawn"  # how processes begin: those of a fork would share the threads of torch with this one
 
 _steps: Any = None
 _asked: signal.Signals | None = None  # of this process, by a signal that came when no run was there to hear it
+_idle = threading.Event()
 
 
 def _initialise(queue: Any) -> None:
@@ -38,6 +39,18 @@ def _initialise(queue: Any) -> None:
     for number in SIGNALS:
         signal.signal(number, _remember)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    _idle.set()
+    threading.Thread(target=_ends_with_its_parent, daemon=True).start()
+
+
+def _ends_with_its_parent() -> None:
+    """Nobody else would end this process when the caller was killed: its run saves itself first, as after a signal."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        _idle.wait()
+        os._exit(INTERRUPTED)
 
 
 def _remember(number: int, frame: FrameType | None) -> None:
@@ -47,10 +60,14 @@ def _remember(number: int, frame: FrameType | None) -> None:
 
 def _called(function: Callable[..., Any], *job: Any) -> Any:
     """A job, in its process: a signal ends it, as it ends itself where it listens, and otherwise at once."""
-    with interruptible():
-        if _asked is not None:
-            raise Interrupted(f"{_asked.name} came before it began: the same command begins it")
-        return function(*job)
+    _idle.clear()
+    try:
+        with interruptible():
+            if _asked is not None:
+                raise Interrupted(f"{_asked.name} came before it began: the same command begins it")
+            return function(*job)
+    finally:
+        _idle.set()
 
 
 def report(steps: int) -> None:

@@ -49,7 +49,15 @@ def begun(folder: Path) -> list[int]:
     return [int(path.read_text() or 0) for path in sorted(folder.glob("from-*"))]
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def lives(process: int) -> bool:
+    """Whether it runs: who has ended may still be listed, where nobody asks for how."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -74,6 +82,7 @@ def test_a_signal_to_the_command_alone_saves_all_its_runs_and_the_same_command_g
     assert not list(unfinished.glob("*"))
 
 
+@pytest.mark.slow
 def test_a_signal_to_every_process_at_once_is_the_same(table):
     """As Ctrl-C in a terminal, or a batch system, sends it: to the command, its runs, and the process that counts their steps."""
     unfinished = table / "reproduce" / "digits-smoke" / "unfinished"
@@ -87,3 +96,17 @@ def test_a_signal_to_every_process_at_once_is_the_same(table):
     os.killpg(first, signal.SIGTERM)
     assert waited(first) == INTERRUPTED
     assert len([Checkpoints(path).latest().step for path in unfinished.glob("*/states/*")]) == 2
+
+
+def test_runs_whose_command_is_killed_save_themselves_and_end(table):
+    """Nobody is left to end them, and they would wait for their next job for ever."""
+    unfinished = table / "reproduce" / "digits-smoke" / "unfinished"
+    first = command(table)
+    wait_for(lambda: len({path.parents[2] for path in unfinished.glob("*/states/*/step-*")}) == 2)
+    runs = [int(path.name.split("-")[1]) for path in table.glob("from-*")]
+    assert len(runs) == 2
+    assert all(lives(run) for run in runs)
+    os.kill(first, signal.SIGKILL)
+    assert waited(first) == -signal.SIGKILL
+    wait_for(lambda: not any(lives(run) for run in runs))
+    assert all(Checkpoints(path).latest().step < UPDATES for path in unfinished.glob("*/states/*"))
