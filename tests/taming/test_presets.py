@@ -259,8 +259,8 @@ def test_the_e_step_nears_the_exact_posterior_of_a_trained_model(name):
     assert entropy < math.log(256) - 0.5, "codes that all mean the same have a posterior that is easy to learn"
     start = float(generalised_kl(model, learner, x))
     em.schedule, em.behaviour = OnlyE(), Exploring(8, 0.02)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
-    for _ in fit(model, em, [Batch(x)] * 400, optimizer):
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 800)
+    for _ in fit(model, em, [Batch(x)] * 800, optimizer):
         rate.step()
     end = float(generalised_kl(model, learner, x))
     print(f"{name}: exact posterior of {entropy:.2f} nats, mean KL(q || p(z|x)) from {start:.3f} to {end:.4f} nats")
