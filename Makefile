@@ -12,7 +12,7 @@ digits: $(VENV)/ready
 	$(BIN)/python -m experiments.reproduce digits
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
