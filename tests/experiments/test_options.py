@@ -104,6 +104,28 @@ def first(pictures, tmp_path_factory) -> Path:
     return place
 
 
+@pytest.mark.parametrize("name", [name for name in ROWS if ".taming." in name])
+def test_what_the_tables_of_taming_transformers_honour_reaches_their_loop(name, monkeypatch):
+    """They train by a loop of their own, since rows share their stages."""
+    pytest.importorskip("lightning_fabric")
+
+    def captured(model, learner, batches, descent, looks, place, course):
+        raise Captured(descent, place, model)
+
+    monkeypatch.setattr(f"{name.rpartition('.')[0]}.trained", captured)
+    config = OmegaConf.merge(composed(name), {})
+    for option in options.PROCEDURES[name].honours:
+        OmegaConf.update(config, option, "cpu" if option == "machine.accelerator" else OTHERS[option], merge=False)
+    with pytest.raises(Captured) as caught:
+        get_method(name)(config, "row")
+    descent, place, model = caught.value.args
+    assert (descent.clip, descent.average) == (7.0, 0.5)
+    assert descent.scheduler is not None
+    assert {group["initial_lr"] for group in descent.optimizer.param_groups if group["name"] == "theta"} == {2 * config.optimizer.lr}
+    assert place.fabric.strategy.precision.precision == "64-true"
+    assert all(p.dtype == torch.float64 for p in model.decoder.parameters())
+
+
 @pytest.mark.parametrize("name", [name for name in ROWS if options.PROCEDURES[name].honours and ".taming." not in name])
 def test_what_a_procedure_honours_reaches_the_one_loop(name, monkeypatch, tmp_path, pictures, first):
     """Everything at once, as ``train`` is given it; what ``train`` makes of it is tested where it stands."""
