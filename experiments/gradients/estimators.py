@@ -16,9 +16,11 @@ from torch import Tensor
 from experiments.gradients.multisets import multisets
 from experiments.gradients.problem import Problem
 from latentcomp import objectives
+from latentcomp.codes.factorised import FactorisedCodes
 
 Aim = Literal["reverse", "forward", "likelihood"]
-Source = Literal["q", "p", "best", "mode"]
+Source = Literal["q", "exploring", "p", "best", "mode"]
+EPSILON = 0.02  # the share of the uniform distribution at each site of an exploring policy: that of GFlowNet-EM in the digits and ablation tables
 
 
 class Moments(NamedTuple):
@@ -33,6 +35,25 @@ class Moments(NamedTuple):
     mean: Float[Tensor, "B F"]
     variance: Float[Tensor, " B"]
     uncertainty: Float[Tensor, " B"]
+
+
+class Seen(NamedTuple):
+    """What a loss sees of S samples in each of T cases.
+
+    Attributes:
+        log_q: log q(z_s|x).
+        log_joint: log p(x, z_s).
+        log_b: log b(z_s|x), of the policy that drew them.
+        log_z: what is taken for log p(x).
+    """
+
+    log_q: Float[Tensor, "S T"]
+    log_joint: Float[Tensor, "S T"]
+    log_b: Float[Tensor, "S T"]
+    log_z: Float[Tensor, ""]
+
+
+Loss = Callable[[Seen], Tensor]
 
 
 class Cost(NamedTuple):
@@ -65,16 +86,16 @@ class OfCodes(Estimator):
     """An estimator whose gradient is sum_s c_s grad log q(z_s|x), or grad log p(x, z_s) where its aim is the likelihood.
 
     Args:
-        loss: of (log q, log p(x, z), log p(x)), with S samples as rows.
+        loss: of what it sees of the samples.
         aim: the gradient that it is measured against.
-        source: where codes come from: samples of q; of the exact posterior, as those of a dream are; the S best codes; the mode of q.
-        scale: multiplies the loss.
+        source: where codes come from: samples of q; of q mixed with the uniform distribution at each site; of the exact posterior, as that of a dream is, once x
+            is given; the S best codes; the mode of q.
         resample: draw one of the samples by its coefficient, and let it stand for all: the mean stays, the variance grows, one backward pass remains.
     """
 
-    def __init__(self, loss: Callable[[Tensor, Tensor, Tensor], Tensor], aim: Aim, source: Source = "q", scale: float = 1.0, resample: bool = False) -> None:
+    def __init__(self, loss: Loss, aim: Aim, source: Source = "q", resample: bool = False) -> None:
         super().__init__(aim)
-        self.loss, self.source, self.scale, self.resample = loss, source, scale, resample
+        self.loss, self.source, self.resample = loss, source, resample
 
     def moments(self, problem: Problem, samples: int) -> Moments:
         """Exact, by enumeration."""
@@ -90,7 +111,7 @@ class OfCodes(Estimator):
     def _image(self, problem: Problem, image: int, log_z: Tensor, codes: int, samples: int) -> tuple[Tensor, Tensor]:
         z, p = self._samples(problem, image, codes, samples)
         log_q, log_joint = (table[image][z].clone().requires_grad_() for table in (problem.log_q, problem.log_joint))
-        loss = self.scale * z.shape[1] * self.loss(log_q, log_joint, log_z[image])
+        loss = z.shape[1] * self.loss(Seen(log_q, log_joint, self.policy(problem)[image][z], log_z[image]))
         (c,) = torch.autograd.grad(loss, log_joint if self.aim == "likelihood" else log_q)
         directions = torch.eye(codes).to(c) if self.aim == "likelihood" else problem.scores[image]
         summed = c.new_zeros(z.shape[1], codes).scatter_add_(1, z.T, c.T) @ directions
@@ -106,8 +127,14 @@ class OfCodes(Estimator):
             table, number = (problem.log_joint, min(samples, codes)) if self.source == "best" else (problem.log_q, 1)
             return table[image].topk(number).indices.unsqueeze(1), table.new_ones(1)
         z, log_number = multisets(codes, samples)
-        log_p = (problem.log_q if self.source == "q" else problem.log_p)[image]
-        return z, (log_number + log_p[z].sum(0)).exp().to(log_p)
+        log_b = self.policy(problem)[image]
+        return z, (log_number + log_b[z].sum(0)).exp().to(log_b)
+
+    def policy(self, problem: Problem) -> Float[Tensor, "B M"]:
+        """log b of every code, where codes are drawn; log q where they are not."""
+        if self.source == "exploring":
+            return FactorisedCodes(problem.logits).explore(EPSILON).table()
+        return problem.log_p if self.source == "p" else problem.log_q
 
     def cost(self, samples: int) -> Cost:
         """An E-step reads log p(x, z) without its gradient; dreams and memories have their own price: one image a dream, all candidates once more."""
@@ -122,56 +149,56 @@ class OneLogZ(OfCodes):
         return super()._log_z(problem).mean().expand(len(problem.x))
 
 
-def log_variance(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
+def log_variance(seen: Seen) -> Tensor:
     """Half the loss, whose gradient is then that of KL(q || p)."""
-    return objectives.log_variance_loss(log_q, log_joint) / 2
+    return objectives.log_variance_loss(seen.log_q, seen.log_joint) / 2
 
 
-def trajectory_balance(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
+def trajectory_balance(seen: Seen) -> Tensor:
     """Half the loss, with log Z(x) at its optimum log p(x)."""
-    return objectives.trajectory_balance_loss(log_q, log_joint, log_z) / 2
+    return objectives.trajectory_balance_loss(seen.log_q, seen.log_joint, seen.log_z) / 2
 
 
-def leave_one_out(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
-    """REINFORCE with the leave-one-out baseline, on-policy."""
-    return objectives.leave_one_out_loss(log_q, log_joint, log_q.detach())
+def leave_one_out(seen: Seen) -> Tensor:
+    """REINFORCE with the leave-one-out baseline; samples of another policy are weighed."""
+    return objectives.leave_one_out_loss(seen.log_q, seen.log_joint, seen.log_b)
 
 
-def reinforce(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
+def reinforce(seen: Seen) -> Tensor:
     """REINFORCE without a baseline: l_s log q(z_s|x)."""
-    return ((log_q - log_joint).detach() * log_q).mean()
+    return ((seen.log_q - seen.log_joint).detach() * seen.log_q).mean()
 
 
-def vimco(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
+def vimco(seen: Seen) -> Tensor:
     """VIMCO's surrogate."""
-    return objectives.vimco_loss(log_q, log_joint)
+    return objectives.vimco_loss(seen.log_q, seen.log_joint)
 
 
-def wake_phi(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
-    """The wake phase for phi of reweighted wake-sleep, on-policy."""
-    return objectives.wake_phi_loss(log_q, log_joint, log_q.detach())
+def wake_phi(seen: Seen) -> Tensor:
+    """The wake phase for phi of reweighted wake-sleep."""
+    return objectives.wake_phi_loss(seen.log_q, seen.log_joint, seen.log_b)
 
 
-def cross_entropy(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
+def cross_entropy(seen: Seen) -> Tensor:
     """The sleep phase's loss, on codes that are given."""
-    return objectives.sleep_loss(log_q)
+    return objectives.sleep_loss(seen.log_q)
 
 
-def truncated(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
+def truncated(seen: Seen) -> Tensor:
     """Cross-entropy from the posterior restricted to the codes at hand, all different."""
-    return objectives.truncated_loss(log_q, log_joint, torch.zeros_like(log_q, dtype=torch.bool))
+    return objectives.truncated_loss(seen.log_q, seen.log_joint, torch.zeros_like(seen.log_q, dtype=torch.bool))
 
 
-def m_step(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
+def m_step(seen: Seen) -> Tensor:
     """The plain M-step."""
-    return objectives.m_step_loss(log_joint)
+    return objectives.m_step_loss(seen.log_joint)
 
 
-def weighted_m_step(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
+def weighted_m_step(seen: Seen) -> Tensor:
     """The M-step of reweighted wake-sleep."""
-    return objectives.weighted_m_step_loss(log_joint, log_q)
+    return objectives.weighted_m_step_loss(seen.log_joint, seen.log_q)
 
 
-def truncated_m_step(log_q: Tensor, log_joint: Tensor, log_z: Tensor) -> Tensor:
+def truncated_m_step(seen: Seen) -> Tensor:
     """The M-step on the codes at hand, all different."""
-    return objectives.truncated_loss(log_joint, log_joint, torch.zeros_like(log_q, dtype=torch.bool))
+    return objectives.truncated_loss(seen.log_joint, seen.log_joint, torch.zeros_like(seen.log_q, dtype=torch.bool))

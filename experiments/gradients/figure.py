@@ -13,8 +13,8 @@ CAPTION = (
 )
 FLOOR = 1e-3
 LEVELS = ("low", "medium", "high")
-MARKS = "osD^vP*Xhp<>"
-COLOURS = (*matplotlib.color_sequences["tab10"], "black", "gold")  # one for each mark
+MARKS = "osD^vP*Xhp<>d8H"
+COLOURS = (*matplotlib.color_sequences["tab10"], "black", "gold", "navy", "limegreen", "crimson")  # one for each mark
 
 
 def pictures(runs: Runs, spec: Spec) -> list[tuple[str, str, bytes]]:

@@ -8,8 +8,8 @@ import torch
 from hydra.utils import instantiate
 
 from experiments import settings
-from experiments.gradients import estimators, run
-from experiments.gradients.estimators import OfCodes, OneLogZ
+from experiments.gradients import run
+from experiments.gradients.estimators import OneLogZ, Seen
 from experiments.gradients.multisets import multisets
 from experiments.gradients.problem import problem
 from experiments.gradients.relaxed import Relaxed
@@ -79,7 +79,8 @@ def test_moments_are_those_of_plain_loops_over_ordered_samples(at, row):
             log_q = FactorisedCodes(logits).table()[0]
             log_z = at.log_joint.logsumexp(-1)
             log_z = log_z.mean() if isinstance(estimator, OneLogZ) else log_z[image]
-            loss = estimator.loss(log_q[z].unsqueeze(1), log_joint[z].unsqueeze(1), log_z.view(1))
+            log_b = estimator.policy(at)[image][z].unsqueeze(1)
+            loss = estimator.loss(Seen(log_q[z].unsqueeze(1), log_joint[z].unsqueeze(1), log_b, log_z.view(1)))
             leaf = log_joint if estimator.aim == "likelihood" else logits
             g = torch.autograd.grad(loss, leaf)[0].flatten()
             mean = mean + p * g
@@ -92,17 +93,23 @@ def test_moments_are_those_of_plain_loops_over_ordered_samples(at, row):
         assert float(moments.variance[image]) == pytest.approx(second - float(mean.square().sum()), abs=1e-9)
 
 
+def exploring(at):
+    """log b of every code: at each of two sites, a share of 0.02 of the uniform distribution over three codes."""
+    first, second = (0.98 * at.logits.softmax(-1) + 0.02 / 3).unbind(1)
+    return (first.unsqueeze(-1) * second.unsqueeze(1)).flatten(1).log()
+
+
 def pairs(at, estimator, image):
     """What the source gives: all ordered pairs of samples, or the one set of codes that it always takes."""
     if estimator.source == "mode":
         return [(at.log_q[image].argmax().view(1), 1.0)]
     if estimator.source == "best":
         return [(at.log_joint[image].argsort(descending=True)[:2], 1.0)]
-    p = (at.log_q if estimator.source == "q" else at.log_p)[image].exp()
+    p = {"q": at.log_q, "p": at.log_p, "exploring": exploring(at)}[estimator.source][image].exp()
     return [(torch.tensor(z), float(p[list(z)].prod())) for z in itertools.product(range(9), repeat=2)]
 
 
-@pytest.mark.parametrize("row", ["leave_one_out", "reinforce", "log_variance", "trajectory_balance", "one_log_z", "sleep"])
+@pytest.mark.parametrize("row", ["leave_one_out", "leave_one_out_exploring", "reinforce", "log_variance", "trajectory_balance", "one_log_z", "sleep"])
 def test_unbiased_estimators_have_no_bias_and_noise_that_falls(at, row):
     errors = [run.error(made(row), at, samples) for samples in (2, 4)]
     assert all(error.bias < 1e-6 for error in errors)
@@ -163,7 +170,37 @@ def test_a_row_writes_its_numbers(monkeypatch, at):
     assert pictures["curve"][1] == {"step": 4, "val_nll": values["total_4_medium"]}
 
 
-def test_estimators_are_the_library_s_objectives():
-    """Every function here calls one of objectives.py, but REINFORCE without a baseline, which no learner uses."""
-    assert isinstance(made("log_variance"), OfCodes)
-    assert made("log_variance").loss is estimators.log_variance
+def test_means_of_two_samples_are_those_of_their_formulas(at):
+    """Each written out for all ordered pairs, image by image."""
+    one, two = (index.flatten() for index in torch.meshgrid(torch.arange(9), torch.arange(9), indexing="ij"))
+    for image in range(len(X)):
+        q, p, r = at.log_q[image], at.log_p[image], at.log_q[image] - at.log_joint[image]
+        b, scores = exploring(at)[image], at.scores[image]
+        on, off = (q[one] + q[two]).exp(), (b[one] + b[two]).exp()
+        variance = (r[one] - r[two]).unsqueeze(1) * (scores[one] - scores[two]) / 2  # of half the squared difference, halved again
+        balance = ((r + at.log_joint[image].logsumexp(0)).unsqueeze(1) * scores)[one]
+        w = (p - q).exp()[one] / ((p - q).exp()[one] + (p - q).exp()[two])
+        wake = -(w.unsqueeze(1) * scores[one] + (1 - w).unsqueeze(1) * scores[two])
+        best = at.log_joint[image].topk(2)
+        expected = {
+            "log_variance_exploring": off @ variance,
+            "trajectory_balance_exploring": off @ balance,
+            "wake_phi": on @ wake,
+            "vimco": of_the_bound(at, image, one, two),
+            "memoised": -best.values.softmax(0) @ scores[best.indices],
+            "m_sampled": -q.exp(),
+            "m_weighted": -torch.zeros(9, dtype=q.dtype).scatter_add(0, one, on * w).scatter_add(0, two, on * (1 - w)),
+            "m_greedy": -torch.nn.functional.one_hot(q.argmax(), 9).to(q),
+            "m_memoised": -torch.zeros(9, dtype=q.dtype).scatter(0, best.indices, best.values.softmax(0)),
+        }
+        for row, mean in expected.items():
+            torch.testing.assert_close(made(row).moments(at, 2).mean[image], mean, msg=lambda text, row=row: f"{row}: {text}")
+
+
+def of_the_bound(at, image, one, two):
+    """The gradient in q's logits of -E[log mean w], by autograd through all pairs."""
+    logits = at.logits[image : image + 1].clone().requires_grad_()
+    log_q = FactorisedCodes(logits).table()[0]
+    log_w = at.log_joint[image] - log_q
+    bound = torch.logaddexp(log_w[one], log_w[two]) - math.log(2)
+    return torch.autograd.grad(-((log_q[one] + log_q[two]).exp() @ bound), logits)[0].flatten()
