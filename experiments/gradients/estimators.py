@@ -88,8 +88,8 @@ class OfCodes(Estimator):
     Args:
         loss: of what it sees of the samples.
         aim: the gradient that it is measured against.
-        source: where codes come from: samples of q; of q mixed with the uniform distribution at each site; of the exact posterior, as that of a dream is, once x
-            is given; the S best codes; the mode of q.
+        source: where codes come from: samples of q; of q mixed with the uniform distribution at each site; of the exact posterior, as a dream's are once
+            its x is given; the S best codes; the mode of q.
         resample: draw one of the samples by its coefficient, and let it stand for all: the mean stays, the variance grows, one backward pass remains.
     """
 

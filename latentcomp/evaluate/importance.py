@@ -144,24 +144,41 @@ def log_px_under(
 
 @torch.no_grad()
 def bounds_on_dreams(
-    model: LatentVariableModel, proposal: Posterior, images: int = 100, samples: int = 1000, seed: int = 0, chunk: int = PAIRS
+    model: LatentVariableModel,
+    proposal: Posterior,
+    images: int = 100,
+    samples: int = 1000,
+    seed: int = 0,
+    chunk: int = PAIRS,
+    dreamer: LatentVariableModel | None = None,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Stochastic lower and upper bounds of log p(x), in nats, on images that the model dreamt, whose true code is known.
 
     Both are exact in the limit of many samples; their mean difference says how far the estimate of :func:`log_px` can be off on data like these.
+
+    Args:
+        model: its prior is part of the mixture that the samples are drawn from.
+        proposal: q(z|x).
+        images: how many dreams.
+        samples: M.
+        seed: of dreams and samples.
+        chunk: how many (image, sample) pairs are held at once.
+        dreamer: the same decoder under another prior, which dreams and whose log p(x) is bounded, by the very estimator of :func:`log_px_under`; None for the
+            model itself.
     """
-    device = next(model.decoder.parameters()).device
-    x, z = model.sample(images, noise=Noise(seed, DREAMS, torch.arange(images, device=device)))
+    device, dreamer = next(model.decoder.parameters()).device, dreamer or model
+    x, z = dreamer.sample(images, noise=Noise(seed, DREAMS, torch.arange(images, device=device)))
     lower, upper = [], []
     for part in parts(images, samples, chunk):
         drawn = draws(model, proposal, x[part], samples, seed, part.start)
-        log_w, true, share = drawn.log_w, z[part].unsqueeze(0), drawn.from_prior / samples
+        log_w = (drawn.log_w if dreamer is model else drawn.log_joint(dreamer.prior()) - drawn.log_r).double()
+        true, share = z[part].unsqueeze(0), drawn.from_prior / samples
         log_p = model.prior().log_prob(true)
         log_r = _log_mixture(proposal(model, x[part]).log_prob(true), log_p, share)
         u = Noise(seed, PLACES, torch.arange(part.start, part.stop, device=device)).uniform((1,), ())
         place = torch.where(u < (log_p + math.log(share) - log_r).exp(), 0, samples - 1)
         lower.append(objectives.iwae(log_w))
-        upper.append(objectives.iwae(log_w.scatter(0, place, model.log_joint(x[part], true) - log_r)))
+        upper.append(objectives.iwae(log_w.scatter(0, place, (dreamer.log_joint(x[part], true) - log_r).double())))
     return torch.cat(lower), torch.cat(upper)
 
 

@@ -138,7 +138,7 @@ def _estimated_measures(
         decoded[name] = (first.decoder_evaluations - before) / len(x)
     measures: dict[str, Measure] = {}
     for (suffix, model), fair, own in zip(models.items(), estimates["fair"], estimates["own"], strict=True):
-        lower, upper = importance.bounds_on_dreams(model, proposal, budget.dreams, budget.samples, seed)
+        lower, upper = importance.bounds_on_dreams(first, proposal, budget.dreams, budget.samples, seed, dreamer=model)
         gap = mean(upper - lower)
         flag = FLAG if gap.value is None or gap.value > GAP else None
         measures |= {

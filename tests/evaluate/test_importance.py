@@ -9,11 +9,11 @@ from torch import nn
 from latentcomp.codebook.codebook import Codebook
 from latentcomp.evaluate import importance
 from latentcomp.evaluate.exact import log_px as exact_log_px
-from latentcomp.model import LatentVariableModel
+from latentcomp.model import LatentVariableModel, with_prior
 from latentcomp.nn.transformer import CausalTransformer
 from latentcomp.noise import Noise
 from latentcomp.posteriors.exact import Exact
-from latentcomp.priors import Autoregressive
+from latentcomp.priors import Autoregressive, Uniform
 from tests.scenarios import Perceptual, brute_force_log_joint, posterior, tiny_images, tiny_model
 
 X = tiny_images(3)
@@ -118,18 +118,30 @@ def test_pareto_k_of_bounded_and_of_equal_weights():
     torch.testing.assert_close(shifted, importance.pareto_k(u.log()))
 
 
-def test_bounds_on_dreams_bracket_the_exact_likelihood_and_close():
-    """On average over 3,000 dreams, by more than three standard errors with two samples each."""
+@pytest.mark.parametrize("other", [False, True])
+def test_bounds_on_dreams_bracket_the_exact_likelihood_and_close(other):
+    """On average over 3,000 dreams, by more than three standard errors with two samples each; dreamt under the mixture's prior, or under another."""
     model, q = tiny_model(learned_prior=True), posterior("factorised")
-    x, _ = model.sample(3000, noise=Noise(5, importance.DREAMS, torch.arange(3000)))
-    log_p, gaps = exact_log_px(model, x), []
+    dreamer = with_prior(model, Uniform(len(model.cardinalities), model.cardinalities)) if other else model
+    x, _ = dreamer.sample(3000, noise=Noise(5, importance.DREAMS, torch.arange(3000)))
+    log_p, gaps = exact_log_px(dreamer, x), []
     for samples in (2, 40):
-        lower, upper = importance.bounds_on_dreams(model, q, 3000, samples, seed=5)
+        lower, upper = importance.bounds_on_dreams(model, q, 3000, samples, seed=5, dreamer=dreamer)
         for gap in (log_p - lower, upper - log_p):
             assert samples > 2 or gap.mean() > 3 * gap.std() / 3000**0.5
         gaps.append(float((upper - lower).mean()))
     print(f"bounds on dreams: mean gap {gaps[0]:.3f} nats with 2 samples, {gaps[1]:.4f} with 40")
     assert 0 < gaps[1] < 0.2 * gaps[0]
+
+
+def test_the_bounds_under_another_prior_are_of_the_estimate_that_is_printed():
+    """The same samples and weights as log_px_under, whose mixture holds the first model's prior."""
+    model, q = tiny_model(learned_prior=True), posterior("factorised")
+    dreamer = with_prior(model, Uniform(len(model.cardinalities), model.cardinalities))
+    x, _ = dreamer.sample(20, noise=Noise(5, importance.DREAMS, torch.arange(20)))
+    lower, _ = importance.bounds_on_dreams(model, q, 20, 50, seed=5, dreamer=dreamer)
+    estimate = importance.log_px_under(model, [dreamer.prior], q, x, samples=50, seed=5)[0]
+    torch.testing.assert_close(lower, estimate.log_px)
 
 
 def test_the_dreams_of_the_bounds_are_none_that_a_proposal_learns_from():
