@@ -156,8 +156,13 @@ def _check(objective: Objective, behaviour: Behaviour, schedule: Schedule) -> No
         )
     if schedule.reads_loss and not objective.comparable:
         raise ValueError(
-            f"{type(schedule).__name__} compares the E-step's loss with a threshold, but {type(objective).__name__} is a surrogate whose value says nothing "
-            "about q, only its gradient does: use LogVariance, TrajectoryBalance with AmortisedLogZ, or a Period"
+            f"{type(schedule).__name__} compares the E-step's loss with a threshold, but the value of {type(objective).__name__} says nothing about q, only "
+            "its gradient does: use LogVariance, TrajectoryBalance with AmortisedLogZ, or a Period"
+        )
+    if objective.imitates and not behaviour.of_posterior:
+        raise ValueError(
+            f"{type(objective).__name__} learns the very distribution of its samples, and those of {type(behaviour).__name__} are not the posterior's: "
+            "use Chains, Moved or FromPosterior(Exact()), or WakePhi, which weighs its samples"
         )
     if not objective.off_policy and not behaviour.on_policy:
         raise ValueError(objective.refusal.format(behaviour=type(behaviour).__name__))

@@ -21,6 +21,7 @@ from latentcomp.phases.flows import DetailedBalance, PrefixFlow, SubTrajectoryBa
 from latentcomp.phases.games import GAMES, Game
 from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Marginalised, MStep, Remembered, Sampled
 from latentcomp.phases.replay import Memory, Replay
+from latentcomp.phases.resampled import Resampled
 from latentcomp.phases.schedule import EachBatch, OnlyE, Period, Schedule, Threshold, Together
 from latentcomp.phases.sleep import Sleep
 
@@ -28,5 +29,5 @@ __all__ = [
     "GAMES", "AdaptiveWeight", "AmortisedLogZ", "Behaviour", "Chains", "CodeEntropy", "Constant", "Critic", "CrossEntropy", "DetailedBalance", "EachBatch",
     "Exploring", "Exponential", "FixedWeight", "FromPosterior", "Game", "Greedy", "ImportanceWeighted", "LeCAM", "LeaveOneOut", "LogVariance", "MStep",
     "Marginalised", "Memory", "Mixed", "Moved", "MultiSample", "Objective", "OnPolicy", "OnlyE", "Period", "PrefixFlow", "Ramp", "Remembered", "Replay",
-    "Sampled", "ScalarLogZ", "Schedule", "Sleep", "SubTrajectoryBalance", "Threshold", "Together", "TrajectoryBalance", "Truncated", "WakePhi",
+    "Resampled", "Sampled", "ScalarLogZ", "Schedule", "Sleep", "SubTrajectoryBalance", "Threshold", "Together", "TrajectoryBalance", "Truncated", "WakePhi",
 ]  # fmt: skip

@@ -31,9 +31,11 @@ class Behaviour(nn.Module, ABC):
 
     Attributes:
         on_policy: whether the samples come from q.
+        of_posterior: whether they come from p(z|x), or do in the end, so that they may be imitated.
     """
 
     on_policy = True
+    of_posterior = False
 
     def __init__(self, samples: int = 4) -> None:
         super().__init__()
@@ -101,6 +103,7 @@ class FromPosterior(OnPolicy):
     """
 
     on_policy = False
+    of_posterior = True
 
     def __init__(self, teacher: Posterior, samples: int = 4) -> None:
         super().__init__(samples)
@@ -121,6 +124,7 @@ class Moved(Behaviour):
     """
 
     on_policy = False
+    of_posterior = True
 
     def __init__(self, behaviour: Behaviour, kernel: Kernel, steps: int = 1) -> None:
         super().__init__(behaviour.samples)
@@ -153,6 +157,7 @@ class Mixed(Behaviour):
         super().__init__(sum(behaviour.samples for behaviour in behaviours))
         self.behaviours = nn.ModuleList(behaviours)
         self.on_policy = all(behaviour.on_policy for behaviour in behaviours)
+        self.of_posterior = all(behaviour.of_posterior for behaviour in behaviours)
 
     @property
     def parts(self) -> list[Behaviour]:

@@ -31,6 +31,7 @@ class Chains(Behaviour):
     """
 
     on_policy = False
+    of_posterior = True
     states: Tensor
 
     def __init__(self, kernel: Kernel, size: int, sites: int, samples: int = 1, steps: int = 1) -> None:

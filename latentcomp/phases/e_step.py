@@ -20,7 +20,8 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         least_samples: the smallest S it is defined for.
-        off_policy: whether its optimum stays where it is when the behaviour policy is not q.
+        off_policy: whether it may learn from other samples than q's: its optimum stays where it is, or is what the samples themselves aim at.
+        imitates: whether it aims at the samples' own distribution, which must then be the posterior's.
         comparable: whether its value says how good q is, so that a threshold may read it.
         weighs: whether it weighs samples by the density of the behaviour policy, and so needs one.
         refusal: what is wrong with a behaviour policy other than q, for one that is not ``off_policy``.
@@ -28,6 +29,7 @@ class Objective(nn.Module, ABC):
 
     least_samples = 1
     off_policy = True
+    imitates = False
     comparable = True
     weighs = False
     refusal = ""
@@ -126,6 +128,7 @@ class WakePhi(Objective):
     """Cross-entropy from importance-weighted samples: KL(p(z|x) || q) up to a constant, with a bias that S removes."""
 
     least_samples = 2  # a single sample has the weight 1, whatever it is
+    comparable = False  # the floor of a cross-entropy is the posterior's entropy
     weighs = True
 
     def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
@@ -149,6 +152,7 @@ class MultiSample(Objective):
 class CrossEntropy(Objective):
     """-log q of the behaviour's codes, all alike: KL(p(z|x) || q) up to a constant where they come from p(z|x), as those of Markov chains do in the end."""
 
+    imitates = True
     comparable = False
 
     def forward(self, q: CodeDistribution, log_q: Float[Tensor, "S B"], log_joint: Float[Tensor, "S B"], log_b: Float[Tensor, "S B"]) -> Float[Tensor, ""]:
@@ -157,7 +161,10 @@ class CrossEntropy(Objective):
 
 
 class Truncated(Objective):
-    """Cross-entropy from the posterior truncated to the behaviour's distinct codes, whose weights are p(x, z) normalised over them: no density needed."""
+    """Cross-entropy from the posterior truncated to the behaviour's distinct codes, whose weights are p(x, z) normalised over them: no density needed.
+
+    Its optimum is the posterior restricted to those codes: the exact one where they are all that matter.
+    """
 
     least_samples = 2
     comparable = False

@@ -5,12 +5,15 @@ import torch
 
 from latentcomp.batch import Batch
 from latentcomp.evaluate.exact import exact
+from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.monte_carlo_em import MonteCarloEM
 from latentcomp.moves import Gibbs, LocalSearch
 from latentcomp.nn.mlp import ImageTrunk
 from latentcomp.nn.prefix_mlp import PrefixMLP
-from latentcomp.phases.behaviour import Behaviour
+from latentcomp.phases.behaviour import Behaviour, Exploring, FromPosterior, Mixed, Moved, OnPolicy
 from latentcomp.phases.chains import Chains
+from latentcomp.phases.e_step import CrossEntropy
+from latentcomp.phases.replay import Memory, Replay
 from latentcomp.phases.schedule import EachBatch, OnlyE, Schedule, Together
 from latentcomp.posteriors.autoregressive import Autoregressive
 from latentcomp.posteriors.exact import Exact
@@ -26,6 +29,7 @@ class Told(Behaviour):
     """The codes it was told, as if chains had come there."""
 
     on_policy = False
+    of_posterior = True
     codes = torch.empty(0)
 
     def forward(self, *_: object) -> tuple[torch.Tensor, None]:
@@ -78,6 +82,16 @@ def test_chains_that_were_not_built_for_the_data_are_refused():
         next(MonteCarloEM(posterior("factorised"), Chains(Gibbs(), 2, 3)).losses(tiny_model(), Batch(X)))
     with pytest.raises(ValueError, match="at least one datum and one site, got size=0"):
         Chains(Gibbs(), 0, 2)
+
+
+def test_samples_that_are_not_the_posterior_s_are_not_imitated():
+    """q would learn its own samples, or the policy's that explores."""
+    memory = Memory(2, 2)
+    for behaviour in (OnPolicy(3), Exploring(3), Replay(memory, 2), Mixed([FromPosterior(Exact(), 2), OnPolicy(1)])):
+        with pytest.raises(ValueError, match=f"CrossEntropy learns the very distribution of its samples, and those of {type(behaviour).__name__} are not"):
+            GFlowNetEM(posterior("factorised"), CrossEntropy(), behaviour)
+    for behaviour in (FromPosterior(Exact(), 2), Moved(OnPolicy(2), Gibbs()), Mixed([FromPosterior(Exact(), 2), Moved(Replay(memory, 1), Gibbs())])):
+        GFlowNetEM(posterior("factorised"), CrossEntropy(), behaviour)
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_x_is_encoded_once_and_each_sample_decoded_once():
 def test_one_sample_other_behaviours_and_thresholds_are_refused():
     with pytest.raises(ValueError, match="MultiSample compares samples of one datum.*at least 2; the behaviour draws 1"):
         Vimco(posterior("prefix_mlp"), 1)
-    with pytest.raises(ValueError, match="Threshold compares.*MultiSample is a surrogate"):
+    with pytest.raises(ValueError, match="Threshold compares.*the value of MultiSample says nothing"):
         Vimco(posterior("prefix_mlp"), 4, Threshold(1.0))
     with pytest.raises(ValueError, match="the bound of S samples is over samples of q; Exploring samples are not: use OnPolicy, or WakePhi"):
         GFlowNetEM(posterior("prefix_mlp"), MultiSample(), Exploring(4))

@@ -8,6 +8,7 @@ from latentcomp.codes.distribution import CodeDistribution
 from latentcomp.enumeration import all_codes
 from latentcomp.noise import Noise
 from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Marginalised, MStep, Sampled
+from latentcomp.phases.resampled import Resampled
 from latentcomp.posteriors.exact import Exact
 from tests.learners.tuples import NO_NOISE, elbo, expectation, gradient, tuples
 from tests.scenarios import brute_force_log_joint, posterior, tiny_images, tiny_model
@@ -88,6 +89,33 @@ def test_importance_weights_follow_the_bound_of_s_samples_towards_log_px(setting
     assert biases[-1] < 0.5 * biases[0]
 
 
+class Said(Noise):
+    """The uniform number it was told, whatever it is asked for."""
+
+    def __init__(self, u: float) -> None:
+        super().__init__(0, 0, torch.arange(1))
+        self.u = u
+
+    def uniform(self, sample_shape, shape, dtype=torch.float64):
+        return torch.full((1,), self.u, dtype=dtype)
+
+
+def test_one_resampled_code_has_on_average_the_weighted_gradient(setting):
+    """For every pair of codes: below its weight the first is drawn, above it the second, and the two gradients average to the weighted one."""
+    model, q, theta = setting
+    image = X[:1]
+    log_w = (brute_force_log_joint(model, X)[0] - q(model, image).table()[0]).detach()
+    for z, _ in tuples(q(model, image), 2):
+        w = float(log_w[z.squeeze(1) @ torch.tensor([2, 1])].softmax(0)[0])
+        first, second = (
+            gradient(Resampled(2)(model, told(q(model, image), z), Batch(image), Said(u)), theta) for u in (w - min(w, 1e-6) / 2, w + min(1 - w, 1e-6) / 2)
+        )
+        weighted = gradient(ImportanceWeighted(2)(model, told(q(model, image), z), Batch(image), NO_NOISE), theta)
+        torch.testing.assert_close(w * first + (1 - w) * second, weighted)
+        for code, drawn in ((z[0], first), (z[1], second)):
+            torch.testing.assert_close(drawn, gradient(-model.log_joint(image, code).mean(), theta))
+
+
 @pytest.mark.parametrize("m_step", [Sampled(2), ImportanceWeighted(2), Marginalised(), Greedy()], ids=lambda m: type(m).__name__)
 def test_with_the_exact_posterior_every_tuple_agrees_where_it_should(setting, m_step):
     """Sampled, weighted and marginalised M-steps at q = p(z|x) have the expected gradient of -log p(x); the greedy one does not."""
@@ -97,7 +125,7 @@ def test_with_the_exact_posterior_every_tuple_agrees_where_it_should(setting, m_
     assert torch.allclose(given, exact) == (not isinstance(m_step, Greedy))
 
 
-@pytest.mark.parametrize("m_step", [Sampled(2), ImportanceWeighted(3), Marginalised(), Greedy()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("m_step", [Sampled(2), ImportanceWeighted(3), Resampled(3), Marginalised(), Greedy()], ids=lambda m: type(m).__name__)
 @pytest.mark.parametrize("kind", ["factorised", "softmax_distance"])
 def test_no_gradient_reaches_phi(m_step, kind):
     model, q = tiny_model(), posterior(kind)

@@ -8,6 +8,7 @@ import torch
 from latentcomp.learners.gflownet_em import GFlowNetEM
 from latentcomp.learners.reinforce import Reinforce
 from latentcomp.learners.wake_sleep import WakeSleep
+from latentcomp.phases.e_step import WakePhi
 from latentcomp.phases.schedule import BOTH, E, EachBatch, M, OnlyE, Period, Threshold, Together
 from latentcomp.train import fit
 from tests.learners.contract import adam, batches
@@ -90,7 +91,8 @@ def test_e_steps_without_a_loss_end_with_patience():
     ("learner", "reason"),
     [
         (lambda q: WakeSleep(q, schedule=Threshold(1.0)), r"Threshold reads the loss of the wake phase, and there is none: pass wake=WakePhi\(\)"),
-        (lambda q: Reinforce(q, schedule=Threshold(1.0)), "Threshold compares.*LeaveOneOut is a surrogate whose value says nothing.*use LogVariance"),
+        (lambda q: Reinforce(q, schedule=Threshold(1.0)), "Threshold compares.*the value of LeaveOneOut says nothing.*use LogVariance"),
+        (lambda q: WakeSleep(q, WakePhi(), schedule=Threshold(1.0)), "Threshold compares.*the value of WakePhi says nothing.*use LogVariance"),
     ],
 )
 def test_a_threshold_on_a_loss_that_says_nothing_is_refused(learner, reason):
