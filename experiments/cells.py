@@ -129,6 +129,11 @@ def reference(spec: Spec, row: str) -> str:
     return next((reference for reference, members in groups(spec).items() if row in members and reference in members), "")
 
 
+def partner(spec: Spec, row: str) -> str:
+    """The row that the last column compares a row with: its reference, or where a table names ``partners`` its own; empty where it has none."""
+    return str(spec["partners"].get(row, "")) if "partners" in spec else reference(spec, row)
+
+
 def against(spec: Spec) -> str | None:
     """What rows are compared with, in words; None where there is nothing to compare."""
     found = [name for name, members in groups(spec).items() if name in members and (len(members) > 1 or "groups" not in spec)]
@@ -179,7 +184,7 @@ def _best_runs(values: Values, rows: Sequence[str], heading: Mapping[str, Any]) 
 
 def _differences(values: Values, spec: Spec) -> tuple[Heading, list[Cell]]:
     heading = spec["headings"][spec["headline"]]
-    cells = [_cell(values.difference(row, reference(spec, row), spec["headline"]), heading["digits"], sign="+") for row in spec["rows"]]
+    cells = [_cell(values.difference(row, partner(spec, row), spec["headline"]), heading["digits"], sign="+") for row in spec["rows"]]
     return Heading(f"Difference to {against(spec)}", heading["unit"]), cells
 
 

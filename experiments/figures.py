@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from experiments.cells import Records, Spec, Values, against, best, label, reference
+from experiments.cells import Records, Spec, Values, against, best, label, partner, reference
 from latentcomp.statistics import Interval
 
 Run = Mapping[str, Any]
@@ -44,14 +44,14 @@ def summary(records: Records, spec: Spec) -> bytes:
     values, metric, heading = Values(records), spec["headline"], spec["headings"][spec["headline"]]
     means = {row: mean for row in spec["rows"] if (mean := values.mean(row, metric))}
     rows = list(means) if "groups" in spec else sorted(means, key=lambda row: means[row].mean, reverse=heading["lower_is_better"] is not True)
-    top, other = best(values, spec, metric), against(spec) if any(reference(spec, row) in means for row in means) else None
+    top, other = best(values, spec, metric), against(spec) if any(partner(spec, row) in means for row in means) else None
     figure = Figure((9, 0.9 + 0.32 * len(rows)), layout="constrained")
     left, *right = figure.subplots(1, 1 + (other is not None), sharey=True, squeeze=False)[0]
     for y, row in enumerate(rows):
         seeds = values.finite(row, metric).values()
         left.plot(list(seeds), [y + 0.24] * len(seeds), "o", color=colour(spec, row), alpha=0.5, markersize=3, markeredgewidth=0)
         _dot(left, means[row], y, colour(spec, row), row in top)
-        if right and (difference := values.difference(row, reference(spec, row), metric)):
+        if right and (difference := values.difference(row, partner(spec, row), metric)):
             _dot(right[0], difference, y, colour(spec, row), True)
     unit = f" ({heading['unit']})" if heading["unit"] else ""
     left.set(yticks=range(len(rows)), yticklabels=[label(spec, row) for row in rows], xlabel=heading["label"] + unit, ylim=(max(len(rows), 1) - 0.5, -0.5))

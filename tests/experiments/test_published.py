@@ -159,13 +159,26 @@ def test_rates(tmp_path):
     assert named["log_z"]["params"] == [made.learner.objective.log_z.log_z]
 
 
-@pytest.mark.parametrize(("row", "epochs", "reduced"), [("gflownet_em", 500, 400), ("greedy", 250, 180), ("prior", 400, 300), ("vq", 51, 25.5)])
-def test_the_full_budget_has_the_published_length(row, epochs, reduced):
-    """468 batches of 128 images an epoch; the encoder's rate falls late."""
-    config = settings.row("mnist", f"faithful_{row}", "full", 0)
+@pytest.mark.parametrize("codes", [4, 8, 10])
+@pytest.mark.parametrize(("row", "epochs", "reduced"), [("gflownet_em", 500, 400), ("greedy", 250, 180), ("prior", 400, 300), ("vq", (51, 81), (25, 50))])
+def test_the_full_budget_has_the_published_length(row, epochs, reduced, codes):
+    """468 batches of 128 images an epoch; the encoder's rate falls late, the VQ-VAE's later where K = 10."""
+    if row == "vq":
+        epochs, reduced = epochs[codes == 10], reduced[codes == 10]
+    config = settings.row({4: "mnist_k4", 8: "mnist", 10: "mnist_k10"}[codes], f"faithful_{row}", "full", 0)
+    assert config.codes == codes
     assert config.batches == 468 * epochs
-    assert config.schedule.phi.at * epochs == pytest.approx(reduced)
+    assert config.schedule.phi.at * epochs == pytest.approx(reduced, rel=1e-5)
+    assert config.schedule.phi.at * config.batches <= 468 * reduced + 1e-6  # at the very batch, not the next
     assert (config.channels, config.budget.size, config.budget.samples, config.budget.test) == (128, 128, 5000, 10_000)
+
+
+@pytest.mark.parametrize("budget", ["cpu", "full"])
+@pytest.mark.parametrize("kind", ["gflownet_em", "greedy", "prior"])
+def test_partners_make_equal_updates(budget, kind):
+    """A faithful row with alternating updates makes one of theta or of phi on a batch, a modern one both."""
+    faithful, modern = (settings.row("mnist", f"{preset}_{kind}", budget, 0) for preset in ("faithful", "modern"))
+    assert faithful.batches == 2 * modern.batches
 
 
 def test_the_quantiser_s_loss(tmp_path):

@@ -192,6 +192,18 @@ def test_rows_are_compared_within_their_group() -> None:
     assert "minus the first's of the same seed" in " ".join(words.caption)
 
 
+def test_a_row_may_be_compared_with_a_partner_of_its_own() -> None:
+    spec = SPEC | {"partners": {"hard_em": "exact_em", "vq_ema": "vq_gradient"}, "against": "its partner"}
+    column = cells(spec, heading="Difference to its partner (nats)")
+    for row in SPEC["rows"]:
+        if row not in spec["partners"]:
+            assert column[row] == Cell("–")
+        else:
+            difference = paired_interval(of(row, "exact_nll"), of(spec["partners"][row], "exact_nll"))
+            assert column[row].value == f"{difference.mean:+.2f}".replace("-", "−")
+    assert {row for row, cell in cells(spec).items() if cell.best} == {row for row, cell in cells(SPEC).items() if cell.best}
+
+
 def test_where_no_group_has_two_rows_nothing_is_compared() -> None:
     words = table(RECORDS, GROUPED | {"groups": {row: [row] for row in GROUPED["rows"]}})
     assert [str(heading) for heading in words.headings] == ["NLL, fitted prior (nats) ↓"]
