@@ -60,7 +60,8 @@ def race(results: dict[str, Any]) -> list[str]:
     return [
         "## Time to quality",
         "Seconds of training until the importance-weighted test NLL under the uniform prior was first seen at or below a value that the published code "
-        "reached; everyone is looked at every so often, so a time is an upper bound.",
+        "reached; everyone is looked at every so often, so a time is an upper bound. Each is judged by its own posterior, as the published code does it, with "
+        "the same few samples an image: a race to a number, not the yardstick of the tables. One seed, and lengths at which nobody has converged.",
         tabulate(rows, ["NLL (nats)", *(f"{name} (s)" for name in names), "modern: times as fast (10 wanted)"], "pipe", floatfmt=".1f"),
         "![Test NLL against seconds of training](results/time_to_quality.svg)",
         f"Made by `{results['command']}` on {results['hardware']}, {results['threads']} threads, all in turns within one process.",

@@ -38,7 +38,7 @@ def _not_run(stored: set[str]) -> list[str]:
     return [
         "## Not run yet",
         *([f"These tables have no published run on this page's machines:\n\n{commands}"] if missing else []),
-        *([f"These have one in the default budget only; the full one is for a GPU or for days:\n\n{full}"] if short else []),
+        *([f"These have one in the default budget only; the full one has the published size, and most are for a GPU or for days:\n\n{full}"] if short else []),
         "Nothing on this page was run on a GPU, where `python -m benchmarks.gflownet_em --reference PATH --device cuda` times the captured step, too.",
     ]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gflownet_em import textbook
+from benchmarks.gflownet_em import textbook, train
 from benchmarks.gflownet_em.ours import Ours
 from benchmarks.gflownet_em.reference import Published
 from benchmarks.gflownet_em.sides import SITES, SLEEP_WEIGHT, Setting, images
@@ -109,6 +109,24 @@ def test_estimates_of_log_px_agree(sides):
     estimate = importance.log_px(ours.model, ours.posterior, X[:2], samples=500, prior_share=0.0)
     torch.testing.assert_close(ours.log_px(X[:2], 500), estimate.log_px)
     assert ((loop.log_px(X[:2], 500) - estimate.log_px).abs() < 5 * 2**0.5 * estimate.stderr).all()
+
+
+def test_weights_of_a_run_come_with_the_images_that_were_asked_for(tmp_path):
+    torch.manual_seed(0)
+    ours, kept = Ours(SETTING, X), tmp_path / "trained.pt"
+    state = {"model": ours.model.state_dict(), "posterior": ours.posterior.state_dict(), "images": X[:3], "setting": [8, 3], "about": {"updates": 5}}
+    torch.save(state, kept)
+    other = Ours(SETTING, X)
+    x, about = train.restore(kept, other, 2)
+    assert torch.equal(x, X[:2])
+    assert about == {"updates": 5}
+    assert torch.equal(other.model.log_likelihood(X, torch.zeros(len(X), SITES).long()), ours.model.log_likelihood(X, torch.zeros(len(X), SITES).long()))
+    with pytest.raises(ValueError, match="keeps 3 test images: ask for 1 to 3 of them, got --images 4"):
+        train.restore(kept, ours, 4)
+    with pytest.raises(ValueError, match=r"holds a model of \(C, K\) = \(8, 3\), the benchmark asks for \(4, 3\)"):
+        train.restore(kept, Ours(SETTING._replace(channels=4), X), 2)
+    with pytest.raises(FileNotFoundError, match="does not exist: run python -m benchmarks.gflownet_em.train"):
+        train.restore(tmp_path / "none.pt", ours, 2)
 
 
 @pytest.mark.skipif(CHECKOUT is None, reason="GFLOWNET_EM_CHECKOUT names no checkout of GFNOrg/GFlowNet-EM")

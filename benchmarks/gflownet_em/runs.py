@@ -39,9 +39,9 @@ def measured(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     if "log_px_untrained" in wanted:
         seconds["log_px_untrained"], found["untrained"] = _log_px(sides, images(setting)[:1], options)
     if "log_px_trained" in wanted:
-        x, found["trained"] = train.restore(options.trained, _ours(sides))
+        x, found["trained"] = train.restore(options.trained, _ours(sides), options.images)
         _share(sides)
-        seconds["log_px_trained"], estimates = _log_px_of_each({side: sides[side] for side in ("ours", against)}, x[: options.images], options)
+        seconds["log_px_trained"], estimates = _log_px_of_each({side: sides[side] for side in ("ours", against)}, x, options)
         found["trained"] |= estimates
     ratios = {name: (mean_ratio if name == "log_px_trained" else ratio)(times, against, "ours") for name, times in seconds.items()}
     if "peak_memory" in wanted:

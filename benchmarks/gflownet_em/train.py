@@ -113,21 +113,23 @@ def judged(model: LatentVariableModel, posterior: Posterior, x: Tensor, samples:
     }
 
 
-def restore(path: Path, ours: Ours) -> tuple[Tensor, dict[str, Any]]:
-    """Gives our side the weights of the run; its test images, and what is known of it.
+def restore(path: Path, ours: Ours, images: int) -> tuple[Tensor, dict[str, Any]]:
+    """Gives our side the weights of the run; so many of its test images, and what is known of it.
 
     Raises:
         FileNotFoundError: there was no such run.
-        ValueError: the run had networks of other sizes.
+        ValueError: the run had networks of other sizes, or fewer images were kept.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run python -m benchmarks.gflownet_em.train --data PATH first, or add --without log_px_trained")
     saved = torch.load(path, map_location=ours.setting.device, weights_only=True)
     if tuple(saved["setting"]) != ours.setting[:2]:
         raise ValueError(f"{path} holds a model of (C, K) = {tuple(saved['setting'])}, the benchmark asks for {ours.setting[:2]}: train one of that size")
+    if not 1 <= images <= len(saved["images"]):
+        raise ValueError(f"{path} keeps {len(saved['images'])} test images: ask for 1 to {len(saved['images'])} of them, got --images {images}")
     ours.model.load_state_dict(saved["model"])
     ours.posterior.load_state_dict(saved["posterior"])
-    return saved["images"], saved["about"]
+    return saved["images"][:images], saved["about"]
 
 
 if __name__ == "__main__":
