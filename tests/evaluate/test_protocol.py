@@ -7,6 +7,7 @@ import torch
 
 from latentcomp import enumeration
 from latentcomp.data.split import Split
+from latentcomp.evaluate import importance
 from latentcomp.evaluate.exact import exact, log_px
 from latentcomp.evaluate.protocol import judge
 from latentcomp.evaluate.training import Budget, train
@@ -105,9 +106,12 @@ def test_without_enumeration_the_estimate_is_near_the_exact_value(name, monkeypa
     """Within four standard errors of the mean over images; the bound from the learner's own samples near its exact own bound."""
     model, learner = made(name)
     exactly = {"uniform": (model, exact(model, learner.posterior, DATA.test))}
+    bounds, tried = importance.bounds_on_dreams, []
+    monkeypatch.setattr(importance, "bounds_on_dreams", lambda mixed, *rest, dreamer: tried.append((mixed, dreamer)) or bounds(mixed, *rest, dreamer=dreamer))
     monkeypatch.setattr(enumeration, "LIMIT", 8)
     measures, fitted = judge(model, learner, DATA, BUDGET, proposal=lambda: posterior("prefix_mlp"))
     monkeypatch.undo()
+    assert [(mixed is fitted, dreamer is other) for (mixed, dreamer), other in zip(tried, (fitted, model), strict=True)] == [(True, True)] * 2
     exactly["fitted"] = (fitted, exact(fitted, learner.posterior, DATA.test))
     own = "_own_prior" if name == "vq_gradient" else "_uniform_prior"
     assert isinstance(model.prior, Uniform) == (own == "_uniform_prior")
