@@ -245,7 +245,8 @@ def _estimate(log_joint: Float[Tensor, "M B"], log_q: Float[Tensor, "M B"], log_
     within = [len(part) * part.var(0) for part in (w[:from_prior], w[from_prior:]) if len(part) > 1]
     variance = sum(within, torch.zeros_like(w[0]))
     elbo = (log_joint - log_q)[from_prior:].double().mean(0)
-    return Estimate(objectives.iwae(log_w), variance.sqrt(), 1 / w.square().sum(0), torch.stack([pareto_k(row) for row in log_w.T]), elbo)
+    k = torch.stack([pareto_k(row) for row in log_w.T.cpu()]).to(log_w)  # on the host: each fit asks for its numbers many times
+    return Estimate(objectives.iwae(log_w), variance.sqrt(), 1 / w.square().sum(0), k, elbo)
 
 
 def pareto_k(log_w: Float[Tensor, " M"]) -> Float[Tensor, ""]:
