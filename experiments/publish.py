@@ -30,8 +30,6 @@ def page(results: tables.Results, pictures: dict[str, str]) -> str:
     """docs/results/NAME.md; ``pictures`` are file names, by what they show."""
     records, meta = results
     name, spec = stem(meta), meta["table"]
-    if meta["name"] in settings.tables():
-        spec = settings.worded_as_usual(meta["name"], meta["budget"])  # its words may be written, and its columns chosen, after the run
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
     parts = [f"# {spec['title']}", tables.untitled(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
     if "reading" in spec:
@@ -65,7 +63,7 @@ def publish(folder: Path, readme: Path | None = None) -> None:
     Raises:
         BrokenFolder: a file of the folder is missing or damaged.
     """
-    results = _without_folders(tables.read(folder))
+    results = _in_words_of_today(_without_folders(tables.read(folder)))
     name, spec = stem(results.meta), results.meta["table"]
     (DOCS / name).mkdir(parents=True, exist_ok=True)
     pictures = {}
@@ -88,6 +86,12 @@ def stem(meta: Mapping[str, Any]) -> str:
 def _without_folders(results: tables.Results) -> tables.Results:
     """The command without the folder where this machine keeps its data, which means nothing on another."""
     return results._replace(meta=results.meta | {"command": re.sub(r"(\bdata\.root=)\S+", r"\1FOLDER", results.meta["command"])})
+
+
+def _in_words_of_today(results: tables.Results) -> tables.Results:
+    """A table's words may be written, its columns chosen, and its rows put beside others, after the run."""
+    name, budget = results.meta["name"], results.meta["budget"]
+    return results._replace(meta=results.meta | {"table": settings.worded_as_usual(name, budget)}) if name in settings.tables() else results
 
 
 def _pictures(folder: Path, results: tables.Results) -> dict[str, bytes]:
