@@ -9,6 +9,7 @@ of its table row; the other two go on until the time is over.
 
 import argparse
 import itertools
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -206,11 +207,15 @@ def main() -> None:
         "modern": modern,
     }
     race(contestants, modern.built.data.test, options.seconds, options.every, options.samples)
-    results = report(contestants) | {
-        "hardware": hardware(),
-        "threads": options.threads,
-        "command": command(sys.argv[1:]),
-    }
+    results = (
+        report(contestants)
+        | {
+            "hardware": hardware(),
+            "threads": options.threads,
+            "load": os.getloadavg()[2],  # of the last quarter of an hour: how much ran, this included
+            "command": command(sys.argv[1:]),
+        }
+    )
     for row in results["targets"]:
         times = {name: "not reached" if row[name] is None else f"{row[name]:.0f} s" for name in contestants}
         print(f"{row['nll']:.1f} nats: " + ", ".join(itertools.starmap("{}: {}".format, times.items())))

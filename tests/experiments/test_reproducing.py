@@ -56,7 +56,7 @@ def rows_of(lines):
 
 def test_the_race_says_when_each_reached_what_the_published_code_reached():
     targets = [{"nll": 250.04, "published code": 40.4, "modern": 5.0}, {"nll": 200.0, "published code": 400.0, "modern": None}]
-    results = {"targets": targets, "curves": {"published code": [], "modern": []}, "command": "c", "hardware": "h", "threads": 1}
+    results = {"targets": targets, "curves": {"published code": [], "modern": []}, "command": "c", "hardware": "h", "threads": 1, "load": 1.0}
     rows = rows_of(benchmarked.race(results))
     assert rows["250.0"] == ["40", "5", "8.1"]
     assert rows["200.0"] == ["400", "not reached", "–"]
