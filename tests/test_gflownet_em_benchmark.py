@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gflownet_em import textbook, train
+from benchmarks.gflownet_em import report, textbook, train
 from benchmarks.gflownet_em.ours import Ours
 from benchmarks.gflownet_em.reference import Published
 from benchmarks.gflownet_em.sides import SITES, SLEEP_WEIGHT, Setting, images
@@ -109,6 +109,16 @@ def test_estimates_of_log_px_agree(sides):
     estimate = importance.log_px(ours.model, ours.posterior, X[:2], samples=500, prior_share=0.0)
     torch.testing.assert_close(ours.log_px(X[:2], 500), estimate.log_px)
     assert ((loop.log_px(X[:2], 500) - estimate.log_px).abs() < 5 * 2**0.5 * estimate.stderr).all()
+
+
+def test_the_report_is_of_all_sides_that_were_timed():
+    """The estimate on trained weights is not asked of the textbook loop."""
+    seconds = {"e_step": {"ours": [1.0, 2.0, 3.0], "textbook": [10.0], "reference": [8.0]}, "log_px_trained": {"ours": [1.0], "reference": [40.0]}}
+    results = {"against": "reference", "seconds": seconds, "e_step": 4.0, "log_px_trained": 40.0, "memory_mib": {"steps": {"ours": 50.0, "reference": 100.0}}}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in report.table(results).splitlines()[2:]]
+    assert rows[0] == ["e_step", "2.000 s", "8.000 s", "4.0", "1.25"]
+    assert rows[1] == ["log_px_trained", "1.000 s", "40.000 s", "40.0", ""]
+    assert rows[2][-2:] == ["0.50 of it", ""]
 
 
 def test_weights_of_a_run_come_with_the_images_that_were_asked_for(tmp_path):

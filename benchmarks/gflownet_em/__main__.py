@@ -41,10 +41,10 @@ def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     setting = Setting(options.channels, options.codes, options.batch, options.device, options.reference)
     results = measured(setting, options)
-    print(table(results))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
 
 
 if __name__ == "__main__":
