@@ -64,8 +64,8 @@ def race(results: dict[str, Any]) -> list[str]:
         "the same few samples an image: a race to a number, not the yardstick of the tables. One seed, and lengths at which nobody has converged.",
         tabulate(rows, ["NLL (nats)", *(f"{name} (s)" for name in names), "modern: times as fast (10 wanted)"], "pipe", floatfmt=".1f"),
         "![Test NLL against seconds of training](results/time_to_quality.svg)",
-        f"Made by `{results['command']}` on {results['hardware']}, {results['threads']} threads, all in turns within one process; at its end "
-        f"{results['load']:.1f} tasks ran on the machine on average.",
+        f"Made by `{results['command']}` on {results['hardware']}, {results['threads']} threads, all in turns within one process"
+        + (f"; at its end {results['load']:.1f} tasks ran on the machine on average." if "load" in results else "."),
     ]
 
 
