@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
+from latentcomp.chunks import images_at_once, in_chunks, widest
 from latentcomp.codebook.geometry import Geometry
 from latentcomp.described import Described
 from latentcomp.likelihoods import Likelihood, PixelDistribution
@@ -49,16 +50,22 @@ class LatentVariableModel(Described, nn.Module):
         """K_i of each of the N sites."""
         return self.prior.cardinalities
 
-    @cached_property
+    @property
     def image_shape(self) -> torch.Size:
         """``(C, H, W)`` of the images that the decoder makes."""
+        return self._one_image[0]
+
+    @cached_property
+    def _one_image(self) -> tuple[torch.Size, int]:
+        """Its shape, and how many numbers the widest layer of the decoder leaves of it."""
         z = torch.zeros(1, len(self.cardinalities), dtype=torch.long, device=next(self.decoder.parameters()).device)
-        with torch.no_grad():
-            return self.likelihood(self.decoder(self.codebook(z))).event_shape
+        with torch.no_grad(), widest(self.decoder) as sizes:
+            return self.likelihood(self.decoder(self.codebook(z))).event_shape, max(sizes)
 
     def decode(self, e: Float[Tensor, "*SB N D"]) -> PixelDistribution:
-        """p(x|z) with batch shape ``(*S, B)``; takes embeddings, so that relaxed codes pass too."""
-        parameters = self.decoder(e.reshape(-1, *e.shape[-2:]))
+        """p(x|z) with batch shape ``(*S, B)``; takes embeddings, so that relaxed codes pass too. Without a gradient, a part of them at a time (``chunks``)."""
+        rows = e.reshape(-1, *e.shape[-2:])
+        parameters = self.decoder(rows) if torch.is_grad_enabled() else in_chunks(self.decoder, rows, images_at_once(self._one_image[1], rows))
         self.decoder_evaluations += len(parameters)
         return self.likelihood(parameters.view(*e.shape[:-2], *parameters.shape[1:]))
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from latentcomp import objectives
 from latentcomp.codes.distribution import CodeDistribution
-from latentcomp.evaluate.distinct import Distinct, distinct, log_likelihoods, parts
+from latentcomp.evaluate.distinct import AT_ONCE, Distinct, distinct, log_likelihoods, parts
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
 from latentcomp.posteriors.posterior import Posterior
@@ -33,7 +33,6 @@ from latentcomp.priors import Prior
 
 PRIOR_SHARE = 0.1
 PAIRS = 8192  # (image, sample) pairs held at once
-CODES = 256  # of which a prior says log p at once, so that its activations stay in a CPU's cache
 DREAMS, PLACES = -1, -2  # keys of the dreams' own noise: a proposal learns from dreams of the keys 0, 1, ..., and a bound must not be tried on those
 
 
@@ -232,7 +231,7 @@ def _from_prior(samples: int, share: float) -> int:
 
 def _log_prob(p: CodeDistribution, z: Int[Tensor, "M B N"], pairs: Distinct) -> Float[Tensor, "M B"]:
     """log p(z), for a prior without a condition of each distinct pair once."""
-    return p.log_prob(z) if p.batch_shape else torch.cat([p.log_prob(codes) for codes in pairs.z.split(CODES)])[pairs.inverse]
+    return p.log_prob(z) if p.batch_shape else torch.cat([p.log_prob(codes) for codes in pairs.z.split(AT_ONCE)])[pairs.inverse]
 
 
 def _log_mixture(log_q: Float[Tensor, "M B"], log_p: Float[Tensor, "M B"], share: float) -> Float[Tensor, "M B"]:
