@@ -13,7 +13,21 @@ OURS = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py")), *sorted((ROOT /
 
 # Import layers: a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"noise", "batch", "objectives", "statistics", "_version", "checkpoint", "checkpoints", "alarm", "processes", "random_states", "signals", "described"},
+    {
+        "noise",
+        "batch",
+        "objectives",
+        "statistics",
+        "_version",
+        "checkpoint",
+        "checkpoints",
+        "alarm",
+        "processes",
+        "random_states",
+        "signals",
+        "described",
+        "chunks",
+    },
     {"nn"},
     {"codes"},
     {"codebook", "priors", "likelihoods", "energies"},
