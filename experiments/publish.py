@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_method
 from tabulate import tabulate
 
-from experiments import figures, report, settings, tables, tune
+from experiments import figures, parts, report, settings, tables, tune
 from experiments.results import write_json
 
 DOCS = Path(__file__).parent.parent / "docs" / "results"
@@ -31,11 +30,11 @@ def page(results: tables.Results, pictures: dict[str, str]) -> str:
     records, meta = results
     name, spec = stem(meta), meta["table"]
     made = f"{meta['hardware']}; {len(meta['seeds'])} seeds; {meta['minutes']:.1f} minutes; latentcomp {meta['version']}."
-    parts = [f"# {spec['title']}", tables.untitled(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
+    paragraphs = [f"# {spec['title']}", tables.untitled(records, spec).strip(), f"Made by `{meta['command']}` on {made}"]
     if "reading" in spec:
-        parts.append(f"*How to read it.* {spec['reading'].strip()}")
-    parts += [f"![{shows}]({name}/{file})" for shows, file in pictures.items()]
-    return "\n\n".join([*parts, *_tuning(meta["name"], spec)]) + "\n"
+        paragraphs.append(f"*How to read it.* {spec['reading'].strip()}")
+    paragraphs += [f"![{shows}]({name}/{file})" for shows, file in pictures.items()]
+    return "\n\n".join([*paragraphs, *_tuning(meta["name"], spec)]) + "\n"
 
 
 def _tuning(name: str, spec: dict[str, Any]) -> list[str]:
@@ -100,7 +99,8 @@ def _pictures(folder: Path, results: tables.Results) -> dict[str, bytes]:
     found: dict[str, bytes | None] = {"Summary, means and 95 % intervals over seeds": figures.summary(results.records, spec)}
     if "pictures" in spec:
         found["Training curves"] = figures.curves(runs, spec)
-        own = {title: data for title, _, data in get_method(spec["pictures"])(runs, spec)} if spec["pictures"] else {}
+        drawn = parts.figures(spec)
+        own = {title: data for title, _, data in drawn(runs, spec)} if drawn else {}
         return {shows: data for shows, data in (found | own).items() if data}
     found |= {
         "Training curves, on validation images": figures.curves(runs, spec),

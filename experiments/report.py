@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import jinja2
 import torch
-from hydra.utils import get_method
 
-from experiments import figures, tables
+from experiments import figures, parts, tables
 from experiments.cells import Records, against, label, table
 from experiments.figures import Run, Runs
 from experiments.results import flat
@@ -138,7 +137,8 @@ def _pictures(records: Records, meta: Mapping[str, Any], runs: Runs) -> list[Pic
         ),
     ]
     if "pictures" in spec:
-        return [*standing, *(Picture(*parts) for parts in (get_method(spec["pictures"])(runs, spec) if spec["pictures"] else []))]
+        own = parts.figures(spec)
+        return [*standing, *(Picture(*shown) for shown in (own(runs, spec) if own else []))]
     return [
         *standing,
         Picture(

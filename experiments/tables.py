@@ -4,6 +4,7 @@ The LaTeX compiles as pasted into a paper that loads booktabs, under pdfLaTeX to
 """
 
 import json
+import re
 import textwrap
 import unicodedata
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ _BOOKTABS = TableFormat(
     padding=0,
     with_header_hide=None,
 )
+
+NAME = re.compile(r"\w[\w.+-]*")
 
 
 class BrokenFolder(SystemExit):
@@ -58,7 +61,17 @@ def read(folder: Path) -> Results:
     records = _json(folder, "results.json", remedy, list)
     if not records or not all(isinstance(record, dict) and {"row", "seed", "metric", "value"} <= record.keys() for record in records):
         raise BrokenFolder(f"error: {folder / 'results.json'} holds no records with row, seed, metric and value. {remedy}")
+    _check_names(folder, meta, records, remedy)
     return Results(records, meta)
+
+
+def _check_names(folder: Path, meta: Mapping[str, Any], records: Records, remedy: str) -> None:
+    """Names of tables, budgets, rows and seeds become names of files: they must not lead out of their folder."""
+    names = [meta.get("name", "table"), meta["budget"], *meta["table"]["rows"], *(record["row"] for record in records)]
+    strange = [name for name in names if not (isinstance(name, str) and NAME.fullmatch(name))]
+    strange += [record["seed"] for record in records if type(record["seed"]) is not int]
+    if strange:
+        raise BrokenFolder(f"error: {folder} says {strange[0]!r} where the name of a table, budget or row, or the number of a seed, was written. {remedy}")
 
 
 def write(folder: Path) -> None:

@@ -6,20 +6,20 @@ by bicubic interpolation (below); ``whole_NUMBER.png``, held-out pictures in squ
 """
 
 import itertools
-import json
 import math
 from pathlib import Path
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from experiments.descent import descent
 from experiments.job import Built, Job, Result, budget, plain, procedure
 from experiments.own_images.judges import ALEX, VGG, bicubic_measures, judges, numbers
 from experiments.own_images.pictures import Squares, made, pictures
+from experiments.parts import stored
 from experiments.results import write_json
 from experiments.watching.board import Board
 from experiments.watching.grids import save, tiles
@@ -160,10 +160,11 @@ def loaded(folder: str | None, weights: str | None, engine: Engine) -> FirstStag
 
     Raises:
         SystemExit: the folder is not that of a first stage's run.
+        RefusedName: its configuration would call what no configuration file of the project does.
     """
     if folder is None or not (Path(folder) / STATE).is_file():
         raise SystemExit(f"error: first={folder} is no folder of a first stage's run: it must hold {STATE}. Run experiment=images/first_stage before")
-    config = OmegaConf.create(json.loads((Path(folder) / CONFIG).read_text()))
+    config = stored(Path(folder) / CONFIG, "data", "preset")
     data, (model, learner) = pictures(config.data), made(config.preset)
     checkpoint.load(Path(folder) / STATE, {"model": model, "learner": learner})
     return FirstStage(data, model.eval(), learner.eval(), judges(weights, data.view.signed), engine)
