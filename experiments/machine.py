@@ -70,14 +70,18 @@ def machine(config: DictConfig, identity: Mapping[str, Any], folder: Path | None
         folder: of the run; None for neither checkpoints nor logs.
         made: a Fabric or None.
         each: called with the number of every step.
+
+    Raises:
+        Locked: another process carries out this very run.
     """
     settings = config.machine
     if folder is None:
         return Machine(made, settings.accumulate)
     about = {"version": __version__, **identity}
     own = folder / "states" / digest(about)
+    checkpoints = Checkpoints(own, about=about)  # before any log is touched: the folder may be another process's
     log = Log(_writers(config, own) if processes.rank() == 0 else {}, config.log.every, each)
-    return Machine(made, settings.accumulate, Checkpoints(own, about=about), settings.save_every, log)
+    return Machine(made, settings.accumulate, checkpoints, settings.save_every, log)
 
 
 def _writers(config: DictConfig, folder: Path) -> dict[str, Writer]:

@@ -20,6 +20,7 @@ from experiments.results import write_json
 from experiments.settings import composed
 from latentcomp import processes
 from latentcomp.checkpoint import save_data
+from latentcomp.locks import Locked
 from latentcomp.signals import Interrupted
 from latentcomp.train import NonFiniteLoss
 
@@ -57,7 +58,7 @@ def run(config: DictConfig) -> None:
     task = bar.add_task(f"{choice}, seed {config.seed}", total=config.batches)
     try:
         records, pictures = get_method(config.procedure)(config, Path(choice).name, _progress(bar, task), folder)
-    except (NonFiniteLoss, processes.PeerFailed) as error:  # of the process that failed, its own traceback stands above
+    except (NonFiniteLoss, processes.PeerFailed, Locked) as error:  # of the process that failed, its own traceback stands above
         raise SystemExit(f"error: {error}") from None
     except Interrupted as error:
         bar.console.print(str(error))

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from latentcomp import processes
+from latentcomp import locks, processes
 from latentcomp.checkpoint import Stateful, check_plain, flush, serialise
 
 FORMAT = 1
@@ -62,8 +62,11 @@ class Checkpoints:
         keep: how many of the latest to keep, at least two, so that a damaged one has one before it; the one of the best score is kept beside them.
         about: what the run is, as JSON: a checkpoint of a run that is something else is refused.
 
+    As long as there is such an object, its first process holds the folder's lock: a second process is refused there. One process may open it several times.
+
     Raises:
         OSError: nothing can be written there, which is better known before the run than after it.
+        Locked: another process is at work there; names it (``latentcomp.locks``).
     """
 
     def __init__(self, folder: Path | str, keep: int = 2, about: Mapping[str, Any] | None = None) -> None:
@@ -71,13 +74,16 @@ class Checkpoints:
             raise ValueError(f"keep at least two checkpoints, so that a damaged one has another before it; got keep={keep}")
         self.folder, self.keep, self.about = Path(folder), keep, json.loads(json.dumps(dict(about or {})))
         self._damaged: set[Path] = set()
-        if processes.rank() == 0:
-            self._open()
+        self._lock: locks.Lock | None = None
+        with processes.Together():
+            if processes.rank() == 0:
+                self._open()
 
     def _open(self) -> None:
-        """Tries to write, and clears away what a crash has left unfinished."""
+        """Takes the folder, tries to write there, and clears away what a crash has left unfinished."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = locks.hold(self.folder)
             probe = self.folder / ".writable"
             probe.write_bytes(b"")
             probe.unlink()

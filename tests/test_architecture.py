@@ -27,6 +27,7 @@ LAYERS = [
         "signals",
         "described",
         "chunks",
+        "locks",
     },
     {"nn"},
     {"codes"},

@@ -199,7 +199,7 @@ def test_what_a_crash_left_is_cleared_away(tmp_path):
     (tmp_path / ".step-000000002.part").mkdir()
     (tmp_path / ".step-000000002.part" / "weights.safetensors").write_text("half")
     assert Checkpoints(tmp_path).restore(parts()).step == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "step-000000001"]
 
 
 def test_a_safetensors_file_of_a_stranger_is_no_checkpoint(tmp_path):

@@ -5,7 +5,6 @@ The clock counts training alone, looks and saves excluded; each look waits for t
 
 import copy
 import csv
-import fcntl
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from torch import nn
 
 from experiments.execute import Progress
 from experiments.machine import digest
-from latentcomp import __version__, checkpoint
+from latentcomp import __version__, checkpoint, locks
 from latentcomp.checkpoint import Stateful
 from latentcomp.data.shuffled import Shuffled
 from latentcomp.engine import Engine
@@ -165,8 +164,7 @@ def shared(folder: Path | None, identity: Mapping[str, Any], course: Course, tra
     else:
         own = folder / digest({"version": __version__, **identity})
         own.mkdir(parents=True, exist_ok=True)
-        with (own / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # freed also where the process dies
+        with locks.holding(own, wait=True):
             if (own / DONE).exists():
                 checkpoint.load(own / DONE, {"course": course})
             else:

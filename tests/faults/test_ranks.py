@@ -22,6 +22,7 @@ from latentcomp.checkpoints import Checkpoints
 from latentcomp.learners.learner import Learner
 from latentcomp.nn.batch_norm import SharedBatchNorm2d
 from latentcomp.phases.critic import Ramp
+from latentcomp.locks import Locked
 from latentcomp.random_states import RandomStates
 from latentcomp.signals import INTERRUPTED, Interrupted
 from latentcomp.train import fit
@@ -107,6 +108,18 @@ def test_a_full_disk_of_the_first_rank_fails_the_save_of_both_and_they_stay_in_s
 
 def test_ranks_that_find_different_checkpoints_are_refused_by_name(tmp_path):
     Checkpoints(tmp_path / "0").save(4, {"random": RandomStates()})
+def test_a_folder_that_another_process_holds_stops_all_ranks_at_once(tmp_path):
+    """The first is refused, and the other would wait for it."""
+    held = Checkpoints(tmp_path / "run")
+
+    def opened(rank: int) -> None:
+        with pytest.raises(PeerFailed if rank else Locked, match=f"in use by another process .pid {os.getppid()} on"):
+            Checkpoints(tmp_path / "run")
+
+    assert both(opened, tmp_path) == [0, 0]
+    assert held.paths() == []
+
+
 
     def restore(rank: int) -> None:
         with pytest.raises(ValueError, match=f"in .*{rank}: process 0 that of step 4, process 1 none. Give a folder that all machines share"):
