@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
@@ -19,6 +20,7 @@ from latentcomp.batch import Batch
 from latentcomp.engine import Engine
 from latentcomp.learners.learner import Learner, Loss
 from latentcomp.model import LatentVariableModel
+from latentcomp.nn.batch_norm import SharedBatchNorm2d
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -74,11 +76,12 @@ def fit(
         NonFiniteLoss: names the step, the learner, the term and the batch; parameters and state are those of the last good update.
         PeerFailed: another process stopped with an error.
         ValueError: a parameter that no optimiser holds, a codebook that this learner does not teach, data the model cannot explain (the first batch is
-            looked at), or processes that would make unequal numbers of micro-batches.
+            looked at), processes that would make unequal numbers of micro-batches, or a batch norm that would see only the rows of its own process.
     """
     optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
     _check_optimizers(model, learner, optimizers)
     _check_codebook(model, learner)
+    _check_norms(model, learner)
     engine = Engine(fabric)
     with processes.Watch():
         engine.place(model, learner, optimizers)
@@ -196,3 +199,21 @@ def _check_codebook(model: LatentVariableModel, learner: Learner) -> None:
             f"{type(model.codebook).__name__} learns from the codes that vector quantisation assigns, and {type(learner).__name__} assigns none, so it would "
             "never learn: give the model a Codebook, which learns by gradient"
         )
+
+
+def _check_norms(model: LatentVariableModel, learner: Learner) -> None:
+    """A plain batch norm would take its moments over the rows of its own process, so that several processes would not make the run of one."""
+    if processes.count() == 1:
+        return
+    for part, whole in (("model", model), ("learner", learner)):
+        for name, module in whole.named_modules():
+            if isinstance(module, _BatchNorm) and not isinstance(module, SharedBatchNorm2d | nn.SyncBatchNorm) and _takes_moments(module):
+                raise ValueError(
+                    f"{part}.{name} is a {type(module).__name__}, whose moments would be those of each of the {processes.count()} processes' own rows: use "
+                    "latentcomp.nn.SharedBatchNorm2d, which has the same state (on GPUs torch.nn.SyncBatchNorm, too), another norm, or one process"
+                )
+
+
+def _takes_moments(norm: _BatchNorm) -> bool:
+    """Of what it is given, instead of those that it remembers."""
+    return norm.training or norm.running_mean is None

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentcomp.described import Described, nameable
+from latentcomp.nn.batch_norm import SharedBatchNorm2d
 from latentcomp.processes import moments
 
 
@@ -74,11 +75,11 @@ class PatchCritic(Described, nn.Module):
         inputs: C; with a condition stacked on the image, its channels too.
         channels: the width behind the first convolution.
         layers: convolutions of stride 2.
-        norm: makes the normalisation of so many channels: ``torch.nn.BatchNorm2d``, for several processes ``SharedBatchNorm2d``, :class:`ActNorm` or
+        norm: makes the normalisation of so many channels: ``SharedBatchNorm2d``, which in one process is ``torch.nn.BatchNorm2d``, :class:`ActNorm` or
             :func:`group_norm`.
     """
 
-    def __init__(self, inputs: int = 3, channels: int = 64, layers: int = 3, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
+    def __init__(self, inputs: int = 3, channels: int = 64, layers: int = 3, norm: Callable[[int], nn.Module] = SharedBatchNorm2d) -> None:
         super().__init__()
         widths = [channels * min(2**i, 8) for i in range(layers + 1)]
         centred = isinstance(norm, type) and issubclass(norm, nn.BatchNorm2d)  # it subtracts the mean, so that a bias before it would do nothing

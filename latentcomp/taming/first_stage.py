@@ -20,6 +20,7 @@ from latentcomp.codebook.codebook import Codebook
 from latentcomp.described import Described
 from latentcomp.likelihoods import Bernoulli, Laplace
 from latentcomp.model import LatentVariableModel
+from latentcomp.nn.batch_norm import SharedBatchNorm2d
 from latentcomp.nn.critic import ActNorm, PatchCritic
 from latentcomp.nn.grid import SiteDecoder, SiteEncoder
 from latentcomp.nn.unet import Decoder, Encoder, Ladder
@@ -154,7 +155,7 @@ def build_first_stage(config: Config, codes: int | None = None, critic: bool = F
 
 def build_critic(loss: Config) -> PatchCritic:
     """The critic of a loss's config."""
-    norm = ActNorm if loss.get("use_actnorm", False) else nn.BatchNorm2d
+    norm = ActNorm if loss.get("use_actnorm", False) else SharedBatchNorm2d
     return PatchCritic(loss.get("disc_in_channels", 3), loss.get("disc_ndf", 64), loss.get("disc_num_layers", 3), norm)
 
 

@@ -34,7 +34,6 @@ from latentcomp.learners.warm_start import WarmStart
 from latentcomp.likelihoods import Bernoulli
 from latentcomp.model import LatentVariableModel
 from latentcomp.moves import Gibbs, LocalSearch
-from latentcomp.nn.batch_norm import SharedBatchNorm2d
 from latentcomp.nn.critic import PatchCritic
 from latentcomp.nn.mlp import ImageDecoder
 from latentcomp.objectives import rotation_trick
@@ -70,9 +69,9 @@ def critic(game: str, renewed: bool = False) -> Critic:
 
 
 def exchanging(ramp: Ramp = Ramp(3, 4, 2)) -> VQGAN:  # noqa: B008 - an immutable tuple
-    """One that speaks to other processes inside its losses: the adaptive weight, and a patch critic with a shared batch norm."""
+    """One that speaks to other processes inside its losses: the adaptive weight, and a patch critic with its usual norm, the shared batch norm."""
     torch.manual_seed(4)
-    network = nn.Sequential(nn.Upsample(scale_factor=8.0), PatchCritic(1, 2, 1, SharedBatchNorm2d))
+    network = nn.Sequential(nn.Upsample(scale_factor=8.0), PatchCritic(1, 2, 1))
     return VQGAN(posterior("nearest_code"), Critic(network, "hinge", AdaptiveWeight(), ramp, LeCAM(0.5, 0.8)))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from latentcomp.nn.batch_norm import SharedBatchNorm2d
 from latentcomp.nn.critic import ActNorm, PatchCritic, group_norm
 
 
@@ -23,6 +24,19 @@ def test_a_logit_sees_a_patch_of_seventy_pixels():
     (gradient,) = torch.autograd.grad(critic(x)[0, 0, 7, 7], x)
     seen = gradient[0, 0].nonzero()
     assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [70, 70]
+
+
+def test_the_usual_norm_is_torch_s_batch_norm_in_one_process_and_shared_by_several():
+    """The same names and numbers of the state, so that what was saved with either is read by the other."""
+    torch.manual_seed(0)
+    usual = PatchCritic(1, 4, 2)
+    torch.manual_seed(0)
+    torchs = PatchCritic(1, 4, 2, nn.BatchNorm2d)
+    x = torch.rand(3, 1, 16, 16)
+    assert torch.equal(usual(x), torchs(x))
+    assert usual.state_dict().keys() == torchs.state_dict().keys()
+    torchs.load_state_dict(usual.state_dict())
+    assert len([module for module in usual.modules() if isinstance(module, SharedBatchNorm2d)]) == 2
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, ActNorm])

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentcomp import processes
 from latentcomp.data.batches import Batches
@@ -56,6 +56,28 @@ def narrow(_: Any) -> dict[str, Tensor]:
     """Moments of maps in bfloat16, over more numbers than it can count."""
     x = ROWS.bfloat16().repeat(1, 1, 9, 9).tensor_split(processes.count())[processes.rank()]
     return dict(zip(("mean", "variance", "number"), processes.moments(x, (0, 2, 3)), strict=True))
+
+
+def in_sixteen_bits(_: Any) -> dict[str, Tensor]:
+    """A shared norm's output, its input's gradient and its running moments under autocast, as a critic has them in mixed precision; the map lies far from 0."""
+    norm, scale = SharedBatchNorm2d(2), torch.linspace(0.5, 1.5, len(ROWS)).view(-1, 1, 1, 1)
+    x = (ROWS.float() + 4).bfloat16().tensor_split(processes.count())[processes.rank()].requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = norm(x)
+    (y.float().pow(3) * scale.tensor_split(processes.count())[processes.rank()]).mean().mul(len(x) / len(ROWS)).backward()
+    return processes.gathered({"y": y.detach(), "dx": x.grad}) | {"mean": norm.running_mean, "variance": norm.running_var}
+
+
+def plain_norm(fabric: Any, mode: str) -> str:
+    """What a run says whose critic has one of torch's own batch norms, in training or frozen."""
+    model, learner = tiny_model(), exchanging(Ramp()).double()
+    network = learner.critic.network
+    network.add_module("last", nn.BatchNorm2d(1).double().train(mode == "train"))
+    optimizer = adam(model, learner)
+    try:
+        return f"{len(list(fit(model, learner, batches(1), optimizer, fabric=fabric)))} steps"
+    except ValueError as error:
+        return str(error)
 
 
 def adversarial(fabric: Any, size: str) -> dict[str, Tensor]:

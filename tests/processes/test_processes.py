@@ -22,7 +22,9 @@ ADVERSARIAL = [f"{OWN}adversarial/6", f"{OWN}adversarial/5"]
 def both(tmp_path_factory) -> dict[str, list]:
     """What two processes did."""
     pytest.importorskip("lightning_fabric")
-    return outcomes(tmp_path_factory.mktemp("processes"), [*SMALL, *OTHERS, *ADVERSARIAL, f"{OWN}narrow", *(f"{OWN}broken/{how}" for how in BROKEN)])
+    plain = [f"{OWN}plain_norm/{mode}" for mode in ("train", "frozen")]
+    others = [f"{OWN}narrow", f"{OWN}in_sixteen_bits", *plain, *(f"{OWN}broken/{how}" for how in BROKEN)]
+    return outcomes(tmp_path_factory.mktemp("processes"), [*SMALL, *OTHERS, *ADVERSARIAL, *others])
 
 
 def alone(name: str) -> dict[str, torch.Tensor]:
@@ -85,6 +87,29 @@ def test_moments_of_bfloat16_are_counted_and_summed_in_float32(both):
 STOPS = {
     "nan": (
         r"NonFiniteLoss: the loss of the VQ of StraightThrough is not finite \(.*loss [\d.]+ here\) at step 1 in rank 1 of 2; .* the batch that rank 1 names",
+def test_a_shared_norm_in_sixteen_bits_takes_its_moments_in_float32(both):
+    """Forward, backward and memory against float64, within the rounding of bfloat16 of what is rounded: input, output and gradients."""
+    x = (jobs.ROWS.float() + 4).bfloat16().double().requires_grad_()
+    norm, scale = torch.nn.BatchNorm2d(2).double(), torch.linspace(0.5, 1.5, len(x)).double().view(-1, 1, 1, 1)
+    y = norm(x)
+    (y.pow(3) * scale).mean().backward()
+    first, second = both[f"{OWN}in_sixteen_bits"]
+    assert_same(first, second)
+    assert first["y"].dtype == torch.bfloat16
+    epsilon = torch.finfo(torch.bfloat16).eps
+    torch.testing.assert_close(first["y"].double(), y.detach(), rtol=epsilon, atol=epsilon)
+    torch.testing.assert_close(first["dx"].double(), x.grad, rtol=4 * epsilon, atol=4 * epsilon * float(x.grad.abs().max()))
+    torch.testing.assert_close(first["mean"], norm.running_mean.float())
+    torch.testing.assert_close(first["variance"], norm.running_var.float())
+
+
+def test_a_plain_batch_norm_is_refused_by_name_where_it_would_take_the_moments_of_a_share(both):
+    refused = r"learner\.critic\.network\.last is a BatchNorm2d, whose moments would be those of each of the 2 processes. own rows: use latentcomp\.nn\.Shared"
+    assert all(re.match(refused, text) for text in both[f"{OWN}plain_norm/train"])
+    assert both[f"{OWN}plain_norm/frozen"] == ["1 steps"] * 2
+    assert jobs.plain_norm(None, "train") == "1 steps", "one process sees all rows"
+
+
         r"NonFiniteLoss: the loss of the VQ of StraightThrough is nan at step 1 in rank 1 of 2; .* this batch: positions 106, 111",
     ),
     "lambda": (  # which the nan of one rank's gradient makes nan in both
