@@ -162,7 +162,7 @@ class Checkpoints:
 
         Raises:
             DamagedCheckpoint: there are checkpoints, and all are damaged.
-            ValueError: the checkpoint is of another run, holds other parts, or is not the one that the other processes find.
+            ValueError: the checkpoint is of another run, of another precision, holds other parts, or is not the one that the other processes find.
         """
         with processes.Together() as said:
             found = self.latest()
@@ -228,12 +228,25 @@ def give(found: Found, parts: Mapping[str, Stateful]) -> None:
     """Gives the parts their states.
 
     Raises:
-        ValueError: the checkpoint holds other parts.
+        ValueError: the checkpoint holds other parts, or a tensor of a module in another floating-point type; nothing was given then.
     """
     if set(found.states) != set(parts):
         raise ValueError(f"{found.path} holds {sorted(found.states)}, but {sorted(parts)} were asked for")
     for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            _check_precision(f"{found.path} holds {name}", found.states[name], part.state_dict())
+    for name, part in parts.items():
         part.load_state_dict(found.states[name])
+
+
+def _check_precision(where: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """``load_state_dict`` would round them, or widen what was rounded before, without a word: the run would not be the one that was saved."""
+    for key, value in own.items():
+        other = saved.get(key)
+        if isinstance(value, Tensor) and isinstance(other, Tensor) and other.is_floating_point() and other.dtype != value.dtype:
+            raise ValueError(
+                f"{where}.{key} as {other.dtype}, and here it is {value.dtype}: build the run in the precision that was saved, or begin anew in another folder"
+            )
 
 
 def _states(parts: Mapping[str, Stateful]) -> dict[str, dict[str, Any]]:

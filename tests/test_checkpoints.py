@@ -187,6 +187,18 @@ def test_another_run_s_checkpoint_is_refused(tmp_path):
         Checkpoints(tmp_path, keep=1)
 
 
+@pytest.mark.parametrize(("saved", "wanted"), [(torch.float64, torch.float32), (torch.float32, torch.float64), (torch.bfloat16, torch.float32)])
+def test_another_precision_is_refused_by_name_and_nothing_is_given(tmp_path, saved, wanted):
+    old, new = parts(1.0), parts(2.0)
+    old["model"].to(saved), new["model"].to(wanted)
+    Checkpoints(tmp_path).save(1, old)
+    pattern = rf"step-000000001 holds model\.0\.weight as {saved}, and here it is {wanted}: build the run in the precision .* or begin anew"
+    with pytest.raises(ValueError, match=pattern):
+        Checkpoints(tmp_path).restore({"rest": new["rest"], "model": new["model"]})
+    assert new["rest"].values["value"] == 2.0
+    assert float(new["model"][0].bias[0].detach()) == 2.0
+
+
 def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="no checkpoint can be written to .*file.*: give another folder"):

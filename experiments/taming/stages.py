@@ -104,5 +104,6 @@ def _stage(config: DictConfig, node: Any, what: Any, batches: Callable[[int, int
         looks, where = Looks(max(1, node.updates // 10), dict), Place(own, place.fabric)
         trained(model, learner, batches(node.size, node.updates, config.seed), Descent(optimizer, None, node.average), looks, where, course)
 
-    shared(folder, {"settings": settings, "data": what, "seed": config.seed}, course, train)
+    precision = {} if config.get("precision", "32-true") == "32-true" else {"precision": config.precision}
+    shared(folder, {"settings": settings, "data": what, "seed": config.seed} | precision, course, train)
     return Preset(model, learner)
