@@ -2,7 +2,7 @@
 
 Two threads that share a busy core can be several times slower than one, so each process keeps to one.
 
-A signal that asks the caller to end (SIGTERM, SIGINT, SIGUSR1) is passed on to the processes, whose runs save themselves and end; no other begins.
+A signal that asks the caller to end (SIGTERM, SIGINT, SIGUSR1, SIGUSR2) is passed on to the processes, whose runs save themselves and end; no other begins.
 """
 
 import math

@@ -244,7 +244,7 @@ def test_generators_go_on_where_they_stopped(odd, tmp_path):
         random.setstate(before[0]), np.random.set_state(before[1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_signals_are_heard_and_given_back(number):
     handler = signal.getsignal(number)
     with Signals() as signals:

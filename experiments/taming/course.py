@@ -25,7 +25,7 @@ from latentcomp.evaluate.training import Descent
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel
 from latentcomp.random_states import RandomStates
-from latentcomp.signals import Interrupted, Signals
+from latentcomp.signals import Signals
 from latentcomp.train import fit
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def trained(model: LatentVariableModel, learner: Learner, batches: Shuffled, des
                 checkpoint.save(place.folder / LAST, parts)
                 course.written(place.folder / CURVE)
             if signals is not None and asked:
-                raise Interrupted(f"{signals.reason} after {step} of {batches.updates} batches; saved: the same command goes on from there")
+                signals.end(f"after {step} of {batches.updates} batches")
             start = time.perf_counter()
 
 

@@ -13,7 +13,7 @@ from latentcomp.evaluate.budget import Budget, Descent, Looks, Machine, Source, 
 from latentcomp.evaluate.run import Run, nll_looks, validation_nll
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel
-from latentcomp.signals import Interrupted, Signals
+from latentcomp.signals import Signals
 from latentcomp.train import fit
 
 __all__ = ["Budget", "Descent", "Looks", "Machine", "Source", "Training", "train", "validation_nll"]
@@ -34,8 +34,8 @@ def train(
 ) -> Training:
     """Trains within the budget and leaves model and learner in the state of the best look.
 
-    With checkpoints, a run that was killed goes on where it last saved, and ends bit for bit where it would have ended; SIGTERM, SIGINT and SIGUSR1 let it
-    finish its step, save and exit. Without checkpoints it listens to no signal.
+    With checkpoints, a run that was killed goes on where it last saved, and ends bit for bit where it would have ended; SIGTERM, SIGINT, SIGUSR1 and SIGUSR2
+    let it finish its step, save and exit. Without checkpoints it listens to no signal.
 
     Args:
         model: theta.
@@ -77,12 +77,12 @@ def _trained(run: Run, data: Source, budget: Budget, seed: int, watch: Watch | N
             if due or asked or (machine.every and step % machine.every == 0):
                 run.save(step, run.looks.score(look) if look else None)
             if signals is not None and asked:
-                raise _interrupted(signals, step, budget)
+                signals.end(f"after {step} of {budget.updates} batches")
             if run.over:
                 break
             run.resume()
         if signals is not None and signals.asked():  # while the last step was saved
-            raise _interrupted(signals, budget.updates, budget)
+            signals.end(f"after {budget.updates} of {budget.updates} batches")
     return run.ended()
 
 
@@ -104,7 +104,3 @@ def _steps(run: Run, data: Source, budget: Budget, seed: int, start: int) -> Ite
         return iter(())
     batches = data.batches(budget.size, budget.updates, seed).after(start)
     return fit(run.model, run.learner, batches, run.descent.optimizer, run.machine.accumulate, run.descent.clip, run.machine.fabric)
-
-
-def _interrupted(signals: Signals, step: int, budget: Budget) -> Interrupted:
-    return Interrupted(f"{signals.reason} after {step} of {budget.updates} batches; saved: the same command goes on from there")
