@@ -1,23 +1,48 @@
 """The contract that every learner keeps, on a tiny model whose codes can all be written down."""
 
 import copy
+import importlib
+import inspect
+import pkgutil
 from collections import defaultdict
+from types import ModuleType
 
 import pytest
 import torch
 
+from latentcomp import learners
 from latentcomp.batch import Batch
 from latentcomp.codes.point import PointCodes
 from latentcomp.data.batches import Batches
 from latentcomp.enumeration import all_codes
-from latentcomp.learners.learner import trainable
+from latentcomp.learners.learner import Learner, trainable
 from latentcomp.noise import Noise
+from latentcomp.phases import second_stage
 from latentcomp.train import NonFiniteLoss, fit
 from tests.frequencies import assert_frequencies, positions
-from tests.learners.contract import LEARNERS, X, adam, assert_same, batches, made, state, trained
+from tests.learners.contract import LEARNERS, WHOLE, X, adam, assert_same, batches, made, state, trained
 from tests.scenarios import brute_force_log_joint
 
 STEPS = 4
+
+
+def test_every_learner_is_in_the_suites():
+    """What resumes (here), is killed (tests/faults) and is shared by processes (tests/processes) are these two lists: nothing may be missing in both."""
+    inside = {type(part) for make in (LEARNERS | WHOLE).values() for part in everything(make())}
+    for folder, kind in ((learners, Learner), (second_stage, object)):
+        assert defined(folder, kind) <= inside, f"add it to tests/learners/contract.py: {defined(folder, kind) - inside}"
+
+
+def defined(package: ModuleType, kind: type) -> set[type]:
+    """The classes that its modules define and that can be made."""
+    names = [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(getattr(package, "__path__", []))] or [package.__name__]
+    classes = {c for name in names for c in vars(importlib.import_module(name)).values() if isinstance(c, type) and c.__module__ == name}
+    return {c for c in classes if issubclass(c, kind) and not inspect.isabstract(c) and not issubclass(c, tuple) and not getattr(c, "_is_protocol", False)}
+
+
+def everything(learner: Learner) -> list[object]:
+    """A learner, those inside it, and their parts."""
+    return [part for module in learner.modules() for part in (module, *vars(module).values())]
 
 
 @pytest.fixture(params=LEARNERS)
@@ -136,6 +161,7 @@ def record_codes(monkeypatch, model) -> dict[str, list[torch.Tensor]]:
     return record
 
 
+@pytest.mark.parametrize("name", [*LEARNERS, *WHOLE])
 def test_a_restored_run_goes_on_bit_for_bit(name):
     first, last = 4, 7
     model, learner = made(name)

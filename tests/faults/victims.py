@@ -16,13 +16,24 @@ import torch
 
 from experiments.watching.log import CSV, Log
 from latentcomp import processes
+from latentcomp.batch import Batch
 from latentcomp.checkpoint import save_data
 from latentcomp.checkpoints import Checkpoints
 from latentcomp.data.split import Split
-from latentcomp.evaluate.training import Budget, Descent, Machine, train
+from latentcomp.evaluate.training import Budget, Descent, Looks, Machine, train
+from latentcomp.learners.second_stage import SecondStage
+from latentcomp.model import LatentVariableModel
+from latentcomp.noise import Noise
 from tests.learners.contract import X, adam, made, state
 
 DATA = Split(X, X[:6], X[6:])
+LOOKS = {"second_stage_masked": Looks(lambda model, learner: {"bound": float(bound(model, learner))}, "bound")}  # where there is no NLL to look at
+
+
+def bound(model: LatentVariableModel, learner: SecondStage) -> torch.Tensor:
+    """What a masked second stage descends, on the validation images."""
+    x = Batch(DATA.validation)
+    return -learner.objective(model.prior(), learner.codes(model, x), Noise(0, 0, x.positions)).mean().detach()
 
 
 def run(name: str, folder: Path, updates: int = 8, every: int = 1, before: Callable[[int], None] = lambda step: None) -> None:
@@ -46,7 +57,7 @@ def run(name: str, folder: Path, updates: int = 8, every: int = 1, before: Calla
     machine = Machine(
         checkpoints=Checkpoints(folder / "checkpoints"), every=every, log=Watched({"csv": CSV(folder / "log.csv")} if processes.rank() == 0 else {}, every=5)
     )
-    training = train(model, learner, DATA, descent, Budget(updates, size=5, every=4), seed=3, machine=machine)
+    training = train(model, learner, DATA, descent, Budget(updates, size=5, every=4), seed=3, machine=machine, looks=LOOKS.get(name))
     curve = [{key: value for key, value in point.items() if key != "seconds"} for point in training.curve]
     optimiser = [dict(s) for s in optimizer.state_dict()["state"].values()]
     name = f"end-{processes.rank()}.pt" if processes.rank() else "end.pt"

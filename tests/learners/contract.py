@@ -17,6 +17,7 @@ from latentcomp.codebook.residual_vq import ResidualVQ
 from latentcomp.codebook.sim_vq import SimVQ
 from latentcomp.codebook.space import Sphere
 from latentcomp.codebook.start import KMeans
+from latentcomp.codes.masked import cosine_share
 from latentcomp.learners.alternating import Alternating
 from latentcomp.learners.em import EM
 from latentcomp.learners.gflownet_em import GFlowNetEM
@@ -35,6 +36,7 @@ from latentcomp.likelihoods import Bernoulli
 from latentcomp.model import LatentVariableModel
 from latentcomp.moves import Gibbs, LocalSearch
 from latentcomp.nn.critic import PatchCritic
+from latentcomp.nn.masked import MaskedTransformer
 from latentcomp.nn.mlp import ImageDecoder
 from latentcomp.objectives import rotation_trick
 from latentcomp.phases.behaviour import Exploring, FromPosterior, Mixed, Moved, OnPolicy
@@ -46,10 +48,10 @@ from latentcomp.phases.flows import DetailedBalance, PrefixFlow, SubTrajectoryBa
 from latentcomp.phases.m_step import Greedy, ImportanceWeighted, Sampled
 from latentcomp.phases.replay import Memory, Replay
 from latentcomp.phases.schedule import Period, Threshold, Together
-from latentcomp.phases.second_stage import TeacherForced
+from latentcomp.phases.second_stage import MaskedSites, TeacherForced
 from latentcomp.phases.sleep import Sleep
 from latentcomp.posteriors.exact import Exact, Mode
-from latentcomp.priors import Uniform
+from latentcomp.priors import Masked, Uniform
 from latentcomp.train import fit
 from tests.scenarios import FEATURES, IMAGE, WIDTH, posterior, tiny_images, tiny_model
 
@@ -128,9 +130,10 @@ LEARNERS["vqgan_critic"] = lambda: VQGAN(StraightThrough(posterior("nearest_code
 LEARNERS["vqgan_gumbel"] = lambda: VQGAN(LEARNERS["gumbel_hard"](), critic("min_max", renewed=True))
 LEARNERS["vqgan_gflownet"] = lambda: VQGAN(LEARNERS["gflownet_replay"](), critic("non_saturating"))
 LEARNERS["warm_start"] = lambda: WarmStart(StraightThrough(posterior("nearest_code")), LEARNERS["gflownet_replay"](), 2)
-WHOLE: dict[str, Callable[[], Learner]] = {  # they keep the promises of a run, but micro-batches change them, or a forward pass writes a batch norm's state
+WHOLE: dict[str, Callable[[], Learner]] = {  # they resume and are shared, but do not keep the whole contract: micro-batches change them, say
     "lfq": lambda: StraightThrough(posterior("nearest_code"), 0.0, 0.3, entropy=CodeEntropy(0.3, 1.2, 0.5)),
     "vqgan_adaptive": exchanging,
+    "second_stage_masked": lambda: SecondStage(posterior("nearest_code"), MaskedSites(cosine_share)),  # its prior has no log p(z)
 }
 CODEBOOKS: dict[str, Callable[[int, int], Geometry]] = {
     "vq_kmeans": partial(Codebook, start=KMeans()),
@@ -150,6 +153,7 @@ MODELS: dict[str, Callable[[], LatentVariableModel]] = {  # where a codebook is 
     "residual_ema": lambda: residual(EMACodebook, restart=4.0, decay=0.8, start=KMeans(2)),
     "second_stage": lambda: second_stage(tiny_model(), tiny_model(learned_prior=True, seed=5).prior),
     "second_stage_factorised": lambda: second_stage(tiny_model(), tiny_model(learned_prior=True, seed=5).prior),
+    "second_stage_masked": lambda: second_stage(tiny_model(), masked_prior()),
 }
 X = tiny_images(60).unique(dim=0)[::3][:12]  # all different
 assert len(X) == 12
@@ -172,6 +176,12 @@ def residual(codebook: Callable[..., Codebook], **settings: Any) -> LatentVariab
     torch.manual_seed(0)
     books = ResidualVQ([codebook(3, WIDTH, **settings) for _ in range(2)])
     return LatentVariableModel(Uniform(4, 3), books, ImageDecoder(2, WIDTH, (8,), IMAGE), Bernoulli()).double()
+
+
+def masked_prior() -> Masked:
+    """Of the codes of two sites, in any order, as MaskGIT has it."""
+    torch.manual_seed(5)
+    return Masked(MaskedTransformer((3, 3), width=8, layers=1, heads=2)).double()
 
 
 def adam(model: LatentVariableModel, learner: Learner, rate: float = 0.01) -> torch.optim.Adam:

@@ -10,10 +10,13 @@ from tests.processes import jobs
 from tests.processes.jobs import OWN
 from tests.processes.several import outcomes
 
-QUICK = ("vq_ema_restart", "gflownet_threshold", "gflownet_replay", "wake_sleep", "vqgan", "lfq", "residual_ema", "second_stage")
-KINDS = ("whole", "shared", "split", "whole", "shared", "whole", "shared", "split")  # of the batches
+QUICK = {  # with the kind of its batches
+    "vq_ema_restart": "whole", "gflownet_threshold": "shared", "gflownet_replay": "split", "wake_sleep": "whole", "vqgan": "shared", "lfq": "whole",
+    "residual_ema": "shared", "second_stage": "split", "second_stage_masked": "whole", "vimco": "shared", "memoised_wake_sleep": "split",
+    "monte_carlo_em": "shared", "warm_start": "whole",
+}  # fmt: skip
 BROKEN = ("nan", "lambda", "few", "ends", "parts")
-SMALL = [f"{OWN}trained/{name}*3*{kind}" for name, kind in zip(QUICK, KINDS, strict=True)]
+SMALL = [f"{OWN}trained/{name}*3*{kind}" for name, kind in QUICK.items()]
 OTHERS = [f"{OWN}communicated", f"{OWN}normalised/batch", f"{OWN}normalised/act"]
 ADVERSARIAL = [f"{OWN}adversarial/6", f"{OWN}adversarial/5"]
 
