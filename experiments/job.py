@@ -16,6 +16,7 @@ from torch import Tensor
 from experiments import options
 from experiments.machine import fabric, keep_failure, machine
 from experiments.watching.watcher import Shows, Watched, Watcher
+from latentcomp import processes
 from latentcomp.data.split import Split
 from latentcomp.engine import Engine
 from latentcomp.evaluate.protocol import Measure
@@ -116,13 +117,16 @@ def procedure(body: Callable[[Job], Result]) -> Callable[..., Result]:
         RefusedOption: an option that the procedure does not honour.
         NonFiniteLoss: names the step, the learner, the term and the batch, which the folder holds.
         Interrupted: a signal asked the run to end; it has saved. Outside training it ends at once, in training after its step.
+        PeerFailed: another process of the run failed, wherever it was; says which, and why.
     """
 
     @functools.wraps(body)
     def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> Result:
         options.refuse(config)
         with interruptible(folder is not None):
-            records, pictures = body(Job(config, row, progress, folder, fabric(config)))
+            job = Job(config, row, progress, folder, fabric(config))
+            with processes.Together():  # in building, judging and drawing, too, no process waits for one that has failed
+                records, pictures = body(job)
             return records, _on_host(pictures)
 
     return execute

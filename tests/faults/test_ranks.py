@@ -14,15 +14,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import distributed as dist
 
+from experiments.job import Job, Result, procedure
 from latentcomp import processes
 from latentcomp.alarm import LOOKS, PeerFailed, Watch
-from latentcomp.checkpoints import Checkpoints
+from latentcomp.checkpoints import Checkpoints, read
 from latentcomp.learners.learner import Learner
+from latentcomp.locks import Locked
 from latentcomp.nn.batch_norm import SharedBatchNorm2d
 from latentcomp.phases.critic import Ramp
-from latentcomp.locks import Locked
 from latentcomp.random_states import RandomStates
 from latentcomp.signals import INTERRUPTED, Interrupted
 from latentcomp.train import fit
@@ -106,8 +108,6 @@ def test_a_full_disk_of_the_first_rank_fails_the_save_of_both_and_they_stay_in_s
     assert [path.name for path in Checkpoints(tmp_path / "checkpoints").paths()] == ["step-000000002"]
 
 
-def test_ranks_that_find_different_checkpoints_are_refused_by_name(tmp_path):
-    Checkpoints(tmp_path / "0").save(4, {"random": RandomStates()})
 def test_a_folder_that_another_process_holds_stops_all_ranks_at_once(tmp_path):
     """The first is refused, and the other would wait for it."""
     held = Checkpoints(tmp_path / "run")
@@ -120,6 +120,8 @@ def test_a_folder_that_another_process_holds_stops_all_ranks_at_once(tmp_path):
     assert held.paths() == []
 
 
+def test_ranks_that_find_different_checkpoints_are_refused_by_name(tmp_path):
+    Checkpoints(tmp_path / "0").save(4, {"random": RandomStates()})
 
     def restore(rank: int) -> None:
         with pytest.raises(ValueError, match=f"in .*{rank}: process 0 that of step 4, process 1 none. Give a folder that all machines share"):
@@ -221,6 +223,31 @@ def test_a_batch_that_only_one_rank_cannot_use_stops_both_before_the_update(tmp_
         assert_same(before, state(model, learner))
 
     assert both(run, tmp_path) == [0, 0]
+
+
+@pytest.mark.parametrize("place", ["judging", pytest.param("saving", marks=pytest.mark.slow)])
+def test_a_rank_that_fails_in_a_procedure_ends_the_other_wherever_that_is(place, tmp_path, monkeypatch):
+    """Outside training, too: while the other judges, and speaks to nobody, or waits for it in a save, whose file is whole all the same."""
+    monkeypatch.setattr("experiments.job.fabric", lambda config: None)
+    monkeypatch.setattr("experiments.options.refuse", lambda config: None)
+
+    @procedure
+    def judged(job: Job) -> Result:
+        checkpoints = Checkpoints(tmp_path / "run")
+        if processes.rank() == 1:
+            raise ValueError("a bad measure")
+        if place == "saving":
+            checkpoints.save(1, {"random": RandomStates()})
+        return [], {}
+
+    def run(rank: int) -> None:
+        start = time.monotonic()
+        with pytest.raises(ValueError if rank else PeerFailed, match="a bad measure" if rank else "rank 1 of 2 failed: ValueError: a bad measure"):
+            judged(OmegaConf.create({}), "row")
+        assert time.monotonic() - start < 15, "the group itself waits for 20 seconds"
+
+    assert both(run, tmp_path) == [0, 0]
+    assert [read(path).step for path in Checkpoints(tmp_path / "run").paths()] == ([1] if place == "saving" else [])
 
 
 def test_ranks_that_fail_alike_raise_their_own_errors_and_may_go_on_together(tmp_path):

@@ -87,9 +87,6 @@ def test_moments_of_bfloat16_are_counted_and_summed_in_float32(both):
         torch.testing.assert_close(result["variance"], x.var((0, 2, 3), keepdim=True, correction=0).float())
 
 
-STOPS = {
-    "nan": (
-        r"NonFiniteLoss: the loss of the VQ of StraightThrough is not finite \(.*loss [\d.]+ here\) at step 1 in rank 1 of 2; .* the batch that rank 1 names",
 def test_a_shared_norm_in_sixteen_bits_takes_its_moments_in_float32(both):
     """Forward, backward and memory against float64, within the rounding of bfloat16 of what is rounded: input, output and gradients."""
     x = (jobs.ROWS.float() + 4).bfloat16().double().requires_grad_()
@@ -113,6 +110,9 @@ def test_a_plain_batch_norm_is_refused_by_name_where_it_would_take_the_moments_o
     assert jobs.plain_norm(None, "train") == "1 steps", "one process sees all rows"
 
 
+STOPS = {
+    "nan": (
+        r"NonFiniteLoss: the loss of the VQ of StraightThrough is not finite \(.*loss [\d.]+ here\) at step 1 in rank 1 of 2; .* the batch that rank 1 names",
         r"NonFiniteLoss: the loss of the VQ of StraightThrough is nan at step 1 in rank 1 of 2; .* this batch: positions 106, 111",
     ),
     "lambda": (  # which the nan of one rank's gradient makes nan in both
