@@ -56,7 +56,13 @@ def test_units():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"crop": 0}, "at least one pixel"), ({"resize": 9, "crop": 10}, "hold no square of 10"), ({"channels": 4}, "got channels=4")]
+    ("wrong", "message"),
+    [
+        ({"crop": 0}, "at least one pixel"),
+        ({"resize": 9, "crop": 10}, "hold no square of 10"),
+        ({"channels": 4}, "got channels=4"),
+        ({"filter": "box"}, "got filter='box'"),
+    ],
 )
 def test_views_that_cannot_be(wrong, message):
     with pytest.raises(ValueError, match=message):
