@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +20,7 @@ from latentcomp import checkpoint
 from latentcomp.engine import Engine
 from latentcomp.learners.second_stage import second_stage
 from latentcomp.model import LatentVariableModel
+from latentcomp.nn.grid import SiteDecoder
 from latentcomp.priors import Autoregressive, InOrder, Prior
 from latentcomp.sampling.drawing import Drawing
 
@@ -59,7 +60,7 @@ def built(config: DictConfig, first: Restored) -> tuple[LatentVariableModel, Giv
     given = made(config.condition, first)
     side = first.config.data.view.crop
     r = 1 if given.stride is None else (side // given.stride) ** 2
-    prior = made(config.second, Sites(first.model.cardinalities, first.model.decoder.grid, given.stage, given.codes, r))
+    prior = made(config.second, Sites(first.model.cardinalities, cast(SiteDecoder, first.model.decoder).grid, given.stage, given.codes, r))
     return second_stage(first.model, prior), given
 
 
@@ -75,7 +76,9 @@ def loaded(folder: str | Path | None, first: str | None = None) -> Finished:
     """
     missing = [name for name in (STATE, CONFIG) if folder is None or not (Path(folder) / name).is_file()]
     if folder is None or missing:
-        raise SystemExit(f"error: second={folder} is no folder of a finished second stage: it lacks {' and '.join(missing)}. Run experiment=images/second_stage before")
+        raise SystemExit(
+            f"error: second={folder} is no folder of a finished second stage: it lacks {' and '.join(missing)}. Run experiment=images/second_stage before"
+        )
     config = OmegaConf.create(json.loads((Path(folder) / CONFIG).read_text()))
     stage = restored(first or config.first)
     if stage.weights != config.weights_of_first:

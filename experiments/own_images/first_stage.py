@@ -177,6 +177,11 @@ class Restored(NamedTuple):
         """What tells it from another: the SHA-256 of its file."""
         return hashlib.sha256((self.folder / STATE).read_bytes()).hexdigest()
 
+    @property
+    def stride(self) -> int:
+        """Pixels a side for each code."""
+        return self.config.data.view.crop // math.isqrt(len(self.model.cardinalities))
+
     def on(self, condition: Any, weights: str | None, engine: Engine) -> FirstStage:
         """It with its pictures.
 

@@ -26,7 +26,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import settings
-from experiments.own_images.finished import STATE, Finished, check, loaded
+from experiments.own_images.finished import Finished, check, loaded
 from experiments.own_images.given import Classes, Size
 from experiments.own_images.samples import Samples
 from experiments.results import differences, write_json

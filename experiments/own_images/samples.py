@@ -12,8 +12,9 @@ from latentcomp.data.views import View
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.grid import SiteDecoder
 from latentcomp.noise import Noise
-from latentcomp.priors import context_of
+from latentcomp.priors import Autoregressive, context_of
 from latentcomp.sampling.drawing import Drawing
+from latentcomp.sampling.patchwork import patchwork
 from latentcomp.sampling.tiled import decoded
 from latentcomp.sampling.window import Cropped, Everywhere, WindowCondition, slide
 
@@ -46,6 +47,10 @@ class Samples:
         return decoder.grid[0], decoder.grid[1]
 
     @property
+    def _like(self) -> Tensor:
+        return next(self.model.decoder.parameters())
+
+    @property
     def size(self) -> Size:
         """Of a picture that was learned."""
         return self.view.crop, self.view.crop
@@ -58,7 +63,9 @@ class Samples:
         """
         f = self.size[0] // self.grid[0]
         if size[0] % f or size[1] % f or min(size) < self.size[0]:
-            raise ValueError(f"a picture is at least {self.size[0]} x {self.size[1]} pixels, which were learned, in steps of {f}, a code; got {size[0]} x {size[1]}")
+            raise ValueError(
+                f"a picture is at least {self.size[0]} x {self.size[1]} pixels, which were learned, in steps of {f}, a code; got {size[0]} x {size[1]}"
+            )
         return size[0] // f, size[1] // f
 
     @torch.no_grad()
@@ -68,15 +75,17 @@ class Samples:
         Args:
             index: their numbers.
             size: (H, W) in pixels; None for what was learned.
-            stride: where they are larger, how many codes the window moves at once; None for a quarter of it.
+            stride: where they are larger, how many codes the window moves at once; None for a quarter of it, or half where the prior has an order of its own.
 
         Raises:
             SystemExit: they cannot be drawn so; says why.
         """
         try:
             grid = self.grid_of(size or self.size)
-            index = index.to(next(self.model.decoder.parameters()).device)
-            c, noise = self.given.of(index, size or self.size, self.data), Noise(self.seed, -1, index)
+            index = index.to(self._like.device)
+            noise = Noise(self.seed, -1, index)
+            c = self.given.of(index, size or self.size, self.data)
+            c = c.to(self._like.dtype) if c is not None and c.is_floating_point() else c
             z = self._learned(c, len(index), noise) if grid == self.grid else self._windowed(c, grid, noise, stride, len(index))
         except (TypeError, ValueError) as error:
             raise SystemExit(f"error: {error}") from error
@@ -89,8 +98,10 @@ class Samples:
     def _windowed(self, c: Tensor | None, grid: tuple[int, int], noise: Noise, stride: int | None, rows: int) -> Int[Tensor, "n N"]:
         prior, width = self.model.prior, self._width
         r = context_of(prior, c)
-        step = stride or max(width, min(self.grid) // 4 // width * width)
-        return slide(lambda r: self.drawing.given(prior, r), grid, self.grid, rows, self._where(r, grid), None, step, noise).flatten(1)
+        write: Callable[..., Tensor] = slide if isinstance(prior, Autoregressive) else patchwork
+        share = min(self.grid) // (4 if write is slide else 2)
+        step = stride or max(width, share // width * width)
+        return write(lambda r: self.drawing.given(prior, r), grid, self.grid, rows, self._where(r, grid), None, step, noise).flatten(1)
 
     @property
     def _width(self) -> int:
