@@ -32,7 +32,7 @@ def named(key: str) -> frozenset[str]:
 
 
 def stored(file: Path, *parts: str) -> DictConfig:
-    """These parts of a configuration that a run left in its folder, as plain data that is safe to be made.
+    """These parts, or all, of a configuration that a run left in its folder, as plain data that is safe to be made.
 
     Raises:
         RefusedName: it would call what the project's own configuration files do not.
@@ -42,10 +42,10 @@ def stored(file: Path, *parts: str) -> DictConfig:
         config = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {file} cannot be read ({error}): it is missing or damaged. Make the folder anew with the command it came from") from None
-    missing = [part for part in parts if part not in config] if isinstance(config, dict) else parts
+    missing = [part for part in parts if part not in config] if isinstance(config, dict) else parts or ["all"]
     if missing:
         raise SystemExit(f"error: {file} lacks {', '.join(missing)}: it is damaged, or of another version. Make the folder anew")
-    own = {part: config[part] for part in parts}
+    own = {part: config[part] for part in parts or config}
     check(own, file)
     return OmegaConf.create(own)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from latentcomp.codebook.geometry import Geometry
 from latentcomp.described import Described
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.prefix import refuse_unless
@@ -112,10 +113,57 @@ class Coordinates(Described, nn.Module):
         if c.ndim != 4 or c.shape[1] != 1:
             raise ValueError(f"a coordinate map has shape (B, 1, H, W), got {tuple(c.shape)}")
         refuse_unless(((c >= 0) & (c <= 1)).all(), c, "coordinates must lie in [0, 1]")
-        if c.shape[-1] % self.stride or c.shape[-2] % self.stride:
-            raise ValueError(f"{self.stride} must divide the sides of a coordinate map; got {c.shape[-2]} x {c.shape[-1]}: crop or resize it")
+        _check_sides(c, self.stride, "coordinate map")
         size = (c.shape[-2] // self.stride, c.shape[-1] // self.stride)
         return (self.codes * interpolate(c, size=size, mode="area").clamp(0, 1)).round().long().flatten(1)
+
+
+class LabelMap(Described, nn.Module):
+    """A segmentation by its own class numbers, of each square the one in its middle: codes without a first stage of maps.
+
+    Args:
+        classes: how many there are.
+        stride: the side of a square, in pixels.
+    """
+
+    def __init__(self, classes: int, stride: int) -> None:
+        super().__init__()
+        self.classes, self.stride = classes, stride
+
+    def encode(self, c: Int[Tensor, "B 1 H W"]) -> Int[Tensor, "B M"]:
+        """One code for each square, row by row.
+
+        Raises:
+            TypeError: the classes are no whole numbers.
+            ValueError: the map has more than one channel, a class outside 0..classes-1, or sides that the stride does not divide.
+        """
+        if c.ndim != 4 or c.shape[1] != 1:
+            raise ValueError(f"a label map has shape (B, 1, H, W), got {tuple(c.shape)}")
+        _check_codes(c, self.classes, "classes of a label map")
+        _check_sides(c, self.stride, "label map")
+        return c[:, 0, self.stride // 2 :: self.stride, self.stride // 2 :: self.stride].long().flatten(1)
+
+
+class Small(Described, nn.Module):
+    """The condition is an image made smaller, by means over squares, and then encoded: what a prior is given that enlarges.
+
+    Args:
+        stage: of the small image, such as :class:`Quantised`.
+        factor: by which its sides shrink.
+    """
+
+    def __init__(self, stage: nn.Module, factor: int) -> None:
+        super().__init__()
+        self.stage, self.factor = checked_stage(stage), factor
+
+    def encode(self, c: Float[Tensor, "B C H W"]) -> Int[Tensor, "B M"]:
+        """The codes of the small image.
+
+        Raises:
+            ValueError: the factor does not divide the sides, or as the stage.
+        """
+        _check_sides(c, self.factor, "picture to be made smaller")
+        return cast(Condition, self.stage).encode(interpolate(c, size=(c.shape[-2] // self.factor, c.shape[-1] // self.factor), mode="area"))
 
 
 def coordinate_map(rows: int, height: int, width: int) -> Float[Tensor, "B 1 H W"]:
@@ -142,6 +190,27 @@ class Encoded(Described, nn.Module):
             ValueError: what the first stage's encoder raises for maps of a wrong shape.
         """
         return self.posterior(self.model, c).mode
+
+
+class Quantised(Described, nn.Module):
+    """The same of a first stage whose codes are the nearest ones, by its parts: of images of any size that the encoder takes, where a posterior knows one.
+
+    Args:
+        encoder: images to vectors ``(B, N, D)``, row by row of their grid, such as :class:`~latentcomp.nn.grid.SiteEncoder`.
+        codebook: the codes.
+    """
+
+    def __init__(self, encoder: nn.Module, codebook: Geometry) -> None:
+        super().__init__()
+        self.encoder, self.codebook = encoder, codebook
+
+    def encode(self, c: Num[Tensor, "B C H W"]) -> Int[Tensor, "B M"]:
+        """The nearest codes, row by row.
+
+        Raises:
+            ValueError: what the encoder raises for images of a wrong shape.
+        """
+        return self.codebook.nearest(self.encoder(c))
 
 
 class Shifted(Described, nn.Module):
@@ -202,3 +271,8 @@ def _check_codes(c: Tensor, codes: int, what: str) -> None:
     if c.is_floating_point() or c.is_complex() or c.dtype == torch.bool:
         raise TypeError(f"{what} are whole numbers, got {c.dtype}: convert them, e.g. with .long()")
     refuse_unless(((c >= 0) & (c < codes)).all(), c, f"{what} must lie in 0..{codes - 1}")
+
+
+def _check_sides(c: Tensor, by: int, what: str) -> None:
+    if c.shape[-1] % by or c.shape[-2] % by:
+        raise ValueError(f"{by} must divide the sides of a {what}; got {c.shape[-2]} x {c.shape[-1]}: crop or resize it")

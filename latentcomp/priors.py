@@ -75,7 +75,7 @@ class Autoregressive(Prior):
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveCodes:
         """p(z|c)."""
-        return AutoregressiveCodes(self.network, _context(self, c))
+        return AutoregressiveCodes(self.network, context_of(self, c))
 
 
 class InOrder(Prior):
@@ -121,16 +121,18 @@ class Masked(Prior):
 
     def forward(self, c: Tensor | None = None) -> MaskedCodes:
         """p(z|c)."""
-        return MaskedCodes(self.network, _context(self, c), self.decoding)
+        return MaskedCodes(self.network, context_of(self, c), self.decoding)
 
 
-def _context(prior: Autoregressive | Masked, c: Tensor | None) -> Tensor | None:
-    """The context of c; None for a prior without a condition, whatever c is.
+def context_of(prior: Prior, c: Tensor | None) -> Tensor | None:
+    """What a prior's network reads of c, ``(B, M)`` codes or ``(B, H)`` features; None for a prior without a condition, whatever c is.
 
     Raises:
         ValueError: there is a condition to read and no c, or what is read is none of the network's.
     """
-    if prior.condition is None:
+    if isinstance(prior, InOrder):
+        return context_of(prior.prior, c)
+    if not isinstance(prior, Autoregressive | Masked) or prior.condition is None:
         return None
     if c is None:
         raise ValueError(

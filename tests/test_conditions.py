@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentcomp.conditions import Conditioning, Coordinates, Encoded, Labels, Shifted, StartCode, Tokens, coordinate_map
+from latentcomp.conditions import Conditioning, Coordinates, Encoded, LabelMap, Labels, Quantised, Shifted, Small, StartCode, Tokens, coordinate_map
 from tests.scenarios import posterior, tiny_images, tiny_model
 
 
@@ -84,3 +84,44 @@ def test_images_become_the_codes_of_a_first_stage_of_their_own_and_shifted_codes
     assert not any(p.requires_grad for p in stage.parameters())
     with pytest.raises(TypeError, match=r"Identity has none"):
         Shifted(nn.Identity(), 3)
+
+
+def test_a_label_map_s_codes_are_its_classes_in_the_middle_of_squares(unchecked):
+    c = torch.arange(24).view(1, 1, 4, 6)
+    assert LabelMap(24, 2).encode(c).tolist() == [[7, 9, 11, 19, 21, 23]]
+    assert LabelMap(24, 1).encode(c).tolist() == [list(range(24))]
+    with pytest.raises(ValueError, match=r"has shape \(B, 1, H, W\), got \(1, 4, 6\)"):
+        LabelMap(24, 2).encode(c[0])
+    with pytest.raises(ValueError, match="classes of a label map must lie in 0..22; got values from 0 to 23"):
+        LabelMap(23, 2).encode(c)
+    with pytest.raises(ValueError, match="4 must divide the sides of a label map; got 4 x 6"):
+        LabelMap(24, 4).encode(c)
+    with pytest.raises(TypeError, match="classes of a label map are whole numbers, got torch.float32"):
+        LabelMap(24, 2).encode(c.float())
+
+
+def test_an_image_in_little_is_encoded():
+    c = torch.rand(2, 1, 4, 8)
+    assert torch.equal(Small(Coordinates(9, 1), 2).encode(c), Coordinates(9, 2).encode(c))
+    with pytest.raises(ValueError, match="3 must divide the sides of a picture to be made smaller; got 4 x 8"):
+        Small(Coordinates(9, 1), 3).encode(c)
+    with pytest.raises(TypeError, match="Identity has none"):
+        Small(nn.Identity(), 2)
+
+
+def test_nearest_codes_are_those_of_the_first_stage_and_of_any_size():
+    model, q, x = tiny_model(), posterior("nearest_code"), tiny_images(5)
+    assert torch.equal(Quantised(q.encoder, model.codebook).encode(x), Encoded(model, q).encode(x))
+    down = nn.Sequential(nn.Conv2d(1, model.codebook.width, 2, 2), nn.Flatten(2)).double()
+    stage = Quantised(nn.Sequential(down, Turned()), model.codebook)
+    large = torch.randn(2, 1, 4, 8, dtype=torch.float64)
+    whole = stage.encode(large).view(2, 2, 4)
+    assert torch.equal(whole[:, :, :2].flatten(1), stage.encode(large[..., :4]))
+
+
+class Turned(nn.Module):
+    """``(B, D, N)`` to ``(B, N, D)``."""
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Turned."""
+        return h.mT

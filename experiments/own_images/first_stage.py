@@ -5,9 +5,11 @@ again; ``health.csv``; ``reconstructions.png``, held-out pictures (above), throu
 by bicubic interpolation (below); ``whole_NUMBER.png``, held-out pictures in squares.
 """
 
+import hashlib
 import itertools
 import math
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -155,7 +157,44 @@ def critic_measures(curve: list[dict[str, float]]) -> dict[str, Measure]:
     return found | {f"val_{name}_with_critic": Measure(after[name], "") for name in names}
 
 
-def loaded(folder: str | None, weights: str | None, engine: Engine) -> FirstStage:
+class Restored(NamedTuple):
+    """A finished first stage, without its pictures.
+
+    Attributes:
+        folder: of its run.
+        config: of its run.
+        model: theta.
+        learner: phi.
+    """
+
+    folder: Path
+    config: DictConfig
+    model: LatentVariableModel
+    learner: Learner
+
+    @property
+    def weights(self) -> str:
+        """What tells it from another: the SHA-256 of its file."""
+        return hashlib.sha256((self.folder / STATE).read_bytes()).hexdigest()
+
+    @property
+    def stride(self) -> int:
+        """Pixels a side for each code."""
+        return self.config.data.view.crop // math.isqrt(len(self.model.cardinalities))
+
+    def on(self, condition: Any, weights: str | None, engine: Engine) -> FirstStage:
+        """It with its pictures.
+
+        Args:
+            condition: what its pictures give as c: ``condition`` of an ``ImageFolder``.
+            weights: of what it is judged by.
+            engine: of the run.
+        """
+        data = pictures(OmegaConf.create(dict(self.config.data) | {"condition": condition}))
+        return FirstStage(data, self.model, self.learner, judges(weights, data.view.signed), engine)
+
+
+def restored(folder: str | Path | None) -> Restored:
     """A finished first stage, from its folder.
 
     Raises:
@@ -165,6 +204,16 @@ def loaded(folder: str | None, weights: str | None, engine: Engine) -> FirstStag
     if folder is None or not (Path(folder) / STATE).is_file():
         raise SystemExit(f"error: first={folder} is no folder of a first stage's run: it must hold {STATE}. Run experiment=images/first_stage before")
     config = stored(Path(folder) / CONFIG, "data", "preset")
-    data, (model, learner) = pictures(config.data), made(config.preset)
+    model, learner = made(config.preset)
     checkpoint.load(Path(folder) / STATE, {"model": model, "learner": learner})
-    return FirstStage(data, model.eval(), learner.eval(), judges(weights, data.view.signed), engine)
+    return Restored(Path(folder), config, model.eval(), learner.eval())
+
+
+def loaded(folder: str | None, weights: str | None, engine: Engine) -> FirstStage:
+    """A finished first stage with its pictures, from its folder.
+
+    Raises:
+        SystemExit: the folder is not that of a first stage's run.
+    """
+    stage = restored(folder)
+    return stage.on(stage.config.data.condition, weights, engine)

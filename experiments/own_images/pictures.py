@@ -14,10 +14,10 @@ from latentcomp.data.squares import SquareBatches
 from latentcomp.engine import Engine
 
 
-def made(node: DictConfig | None) -> Any:
-    """What a part of the configuration names; an error of it in its own words."""
+def made(node: DictConfig | None, *arguments: Any) -> Any:
+    """What a part of the configuration names, given these arguments; an error of it in its own words."""
     try:
-        return instantiate(node)
+        return instantiate(node, *arguments)
     except InstantiationException as error:
         raise SystemExit(f"error: {error.__cause__ or error}") from error
 

@@ -7,6 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from latentcomp.checkpoint import written
 from latentcomp.learners.learner import Learner
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
@@ -48,9 +49,9 @@ def tiles(images: Float[Tensor, "n C H W"], columns: int, enlarge: int = 1) -> F
 
 
 def save(image: Float[Tensor, "C h w"], path: Path) -> None:
-    """Writes a PNG of one channel or three; values from 0 to 1."""
+    """Writes a PNG of one channel or three, whole or not at all; values from 0 to 1."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     pixels = rearrange((image.clamp(0, 1) * 255).round().byte().cpu(), "c h w -> h w c").numpy()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels[..., :3]).save(path)
+    with written(path) as file:
+        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels[..., :3]).save(file, "PNG")

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-from latentcomp.codes.distribution import CodeDistribution, check_given, checked_exploration, flattened, inverse_cdf
+from latentcomp.codes.distribution import CodeDistribution, check_given, check_shown, checked_exploration, flattened, inverse_cdf
 from latentcomp.nn.sequence import SequenceNetwork
 from latentcomp.noise import Noise
 
@@ -115,6 +115,32 @@ class AutoregressiveCodes(CodeDistribution):
         if first == end:
             return given
         return torch.cat([given, self._written((len(given),), _inverse(u, first), given if first else None, end)], 1)
+
+    @torch.no_grad()
+    def completed(self, z: Int[Tensor, "R N"], hidden: Bool[Tensor, "R N"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
+        """z with its hidden codes drawn anew, each from q(z_i | z_<i), where z_<i is what stands before it by then, shown or drawn.
+
+        Where all that is shown comes first, these are draws of q(hidden | shown). What is shown behind a hidden code says nothing to it: a network that writes
+        one site after the other cannot look ahead. The codes shown before the first that is hidden are read at once.
+
+        Args:
+            z: the codes; hidden ones are not looked at.
+            hidden: which are to be drawn.
+            noise: a stream for each row, used as :meth:`sample` does: with all hidden, its codes.
+
+        Raises:
+            ValueError: codes of another number of sites, shown ones that a site does not have, or rows that the conditions do not divide.
+        """
+        check_shown(z, hidden, self.cardinalities, self.batch_shape.numel())
+        first = int((~hidden).all(0).long().cumprod(0).sum())
+        draw = _inverse((noise or Noise.fresh(len(z), self._device)).uniform((), self.event_shape))
+        if first == z.shape[1]:
+            return z
+
+        def choose(log_p: Tensor, site: int) -> Tensor:
+            return torch.where(hidden[:, site], draw(log_p, site), z[:, site])
+
+        return torch.cat([z[:, :first], self._written((len(z),), choose, z[:, :first] if first else None)], 1)
 
     def _check_given(self, given: Tensor, end: int) -> None:
         n = len(self.cardinalities)

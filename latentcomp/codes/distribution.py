@@ -76,6 +76,10 @@ class CodeDistribution(Distribution, ABC):
         """Codes that begin with the first a of each row as given, the rest drawn; those that :meth:`sample` would give, where it drew the same beginning."""
         raise TypeError(f"{type(self).__name__} cannot go on from a beginning: choose an autoregressive prior")
 
+    def completed(self, z: Int[Tensor, "R N"], hidden: Bool[Tensor, "R N"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
+        """z with its hidden codes drawn anew, row r under condition r modulo B; what is shown stays."""
+        raise TypeError(f"{type(self).__name__} cannot complete a part of a sequence: choose an autoregressive or a masked prior")
+
     def unconditioned(self, rows: Bool[Tensor, " B"]) -> "CodeDistribution":
         """The distributions, those of the marked data without their condition: what classifier-free guidance learns from."""
         raise TypeError(f"{type(self).__name__} cannot leave out a condition: choose an autoregressive prior with a condition")
@@ -131,6 +135,17 @@ def check_given(given: Int[Tensor, "R a"], cardinalities: Sequence[int], conditi
     limit = torch.tensor(cardinalities[: given.shape[1]], device=given.device)
     if given.numel() and bool(((given < 0) | (given >= limit)).any()):
         raise ValueError(f"given codes must lie in 0..{max(cardinalities) - 1}; got values from {int(given.min())} to {int(given.max())}")
+
+
+def check_shown(z: Int[Tensor, "R n"], hidden: Bool[Tensor, "R n"], cardinalities: Sequence[int], conditions: int) -> None:
+    """Refuses codes that cannot be completed; hidden ones are not looked at.
+
+    Raises:
+        ValueError: codes of another number of sites, or as :func:`check_given` of those that are shown.
+    """
+    if z.shape != hidden.shape or z.shape[-1] != len(cardinalities):
+        raise ValueError(f"codes and what is hidden have shape (R, {len(cardinalities)}); got {tuple(z.shape)} and {tuple(hidden.shape)}")
+    check_given(z.masked_fill(hidden, 0), cardinalities, conditions)
 
 
 def checked_exploration(epsilon: float, temperature: float) -> None:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latentcomp.codes.distribution import CodeDistribution, check_given, flattened, inverse_cdf
+from latentcomp.codes.distribution import CodeDistribution, check_shown, flattened, inverse_cdf
 from latentcomp.described import nameable
 from latentcomp.nn.masked import MaskedTransformer
 from latentcomp.noise import Noise
@@ -106,10 +106,8 @@ class MaskedCodes(CodeDistribution):
         Raises:
             ValueError: codes of another number of sites than the prior's, visible ones that a site does not have, or rows that the conditions do not divide.
         """
-        if z.shape != hidden.shape or z.shape[-1] != len(self.cardinalities):
-            raise ValueError(f"codes and what is hidden have shape (R, {len(self.cardinalities)}); got {tuple(z.shape)} and {tuple(hidden.shape)}")
         conditions = self.batch_shape.numel()
-        check_given(z.masked_fill(hidden, 0), self.cardinalities, conditions)
+        check_shown(z, hidden, self.cardinalities, conditions)
         each = self if len(z) == conditions else self.select(torch.arange(len(z), device=z.device) % conditions)
         with torch.no_grad():
             return each._shown(z, hidden, noise or Noise.fresh(len(z), self._device), torch.Size([]))

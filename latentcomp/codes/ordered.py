@@ -65,8 +65,12 @@ class OrderedCodes(CodeDistribution):
         return OrderedCodes(self.written.unconditioned(rows), self.order)
 
     def continued(self, given: Int[Tensor, "R a"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
-        """The given codes are the first that are written."""
+        """The given codes are the first that are written, in the order of writing; a given part of the grid is :meth:`completed`."""
         return self._placed(self.written.continued(given, noise))
+
+    def completed(self, z: Int[Tensor, "R N"], hidden: Bool[Tensor, "R N"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
+        """Any part of the grid may be hidden: what is drawn is given what was written before it in this order, shown or drawn."""
+        return self._placed(self.written.completed(self._sequence(z), self._sequence(hidden), noise))
 
     def redraw(self, z: Int[Tensor, "*rows N"], cut: Int[Tensor, "*rows"], noise: Noise) -> tuple[Int[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
         """Codes that keep the first ``cut`` that were written."""

@@ -27,7 +27,8 @@ class ImageFolder:
         root: the folder; pictures may lie in sub-folders of it.
         view: how a picture becomes x.
         parts: which pictures are held out.
-        condition: ``class``: the sub-folder is the class, c ``(B,)``; ``Pairs``: c is a map, ``(B, 1, H, W)`` of class numbers or in the units of x; or None.
+        condition: ``class``: the sub-folder is the class, c ``(B,)``; ``place``: where the square lies in its picture, c ``(B, 1, H, W)`` in [0, 1], as
+            :func:`~latentcomp.conditions.coordinate_map`; ``Pairs``: c is a map, ``(B, 1, H, W)`` of class numbers or in the units of x; or None.
         memory: whether pictures are kept as bytes, read once; else they are read at each look, for folders larger than memory.
         workers: processes that prepare batches; 0 for none.
 
@@ -45,7 +46,7 @@ class ImageFolder:
         root: str | Path,
         view: View = View(),  # noqa: B008 - frozen
         parts: Parts = Parts(),  # noqa: B008 - frozen
-        condition: Literal["class"] | Pairs | None = None,
+        condition: Literal["class", "place"] | Pairs | None = None,
         memory: bool = True,
         workers: int = 0,
     ) -> None:
@@ -53,7 +54,8 @@ class ImageFolder:
         self.condition = condition
         entries, self.classes = listing(self.root, condition == "class", parts.by == "folder")
         pairs = condition if isinstance(condition, Pairs) else None
-        self.pictures = {part: Pictures(members, view, pairs, self.report, memory) for part, members in parts.split(entries).items()}
+        places = condition == "place"
+        self.pictures = {part: Pictures(members, view, pairs, self.report, memory, places) for part, members in parts.split(entries).items()}
         self._check()
 
     def _check(self) -> None:

@@ -32,10 +32,11 @@ class Pictures:
         pairs: the maps beside them, or None.
         report: takes the bad ones.
         memory: whether to read all at once and keep them; the bad ones then leave ``entries``.
+        places: whether what goes with a square is where it lies.
     """
 
-    def __init__(self, entries: Sequence[Entry], view: View, pairs: Pairs | None, report: Report, memory: bool) -> None:
-        self.entries, self.view, self.pairs, self.report = list(entries), view, pairs, report
+    def __init__(self, entries: Sequence[Entry], view: View, pairs: Pairs | None, report: Report, memory: bool, places: bool = False) -> None:
+        self.entries, self.view, self.pairs, self.report, self.places = list(entries), view, pairs, report, places
         self.files = {} if pairs is None else pairs.files()
         self.kept: list[Pixels] | None = None
         if memory:

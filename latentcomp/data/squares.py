@@ -71,7 +71,7 @@ def cut(pictures: Pictures, index: Int[Tensor, " B"], at: Float[Tensor, "B 3"], 
         found = _found(pictures, example // pictures.view.crops, bad, len(pictures) if replace else 1)
         if found is not None:
             (image, beside), label = found
-            rows.append((row, pictures.view.cut(image, place), None if beside is None else pictures.view.cut(beside, place), label))
+            rows.append((row, pictures.view.cut(image, place), _map(pictures, image, beside, place), label))
         elif replace:
             raise ValueError(f"none of the {len(pictures)} pictures can be read; the last: {next(reversed(bad.items()))}")
     if not rows:
@@ -89,8 +89,17 @@ def _found(pictures: Pictures, i: int, bad: Bad, tries: int) -> tuple[tuple[Tens
     return None
 
 
+def _map(pictures: Pictures, image: Tensor, beside: Tensor | None, at: Sequence[float]) -> Tensor | None:
+    """What goes with a square: where it lies, or the same square of the picture's map."""
+    if pictures.places:
+        return pictures.view.coordinates(image.shape[1:], at)
+    return None if beside is None else pictures.view.cut(beside, at)
+
+
 def _conditions(pictures: Pictures, maps: Sequence[Tensor | None], labels: Sequence[int]) -> Tensor | None:
-    """c: class numbers, label maps as whole numbers, other maps in the units of x; or None."""
+    """c: coordinates, class numbers, label maps as whole numbers, other maps in the units of x; or None."""
+    if pictures.places:
+        return torch.stack([m for m in maps if m is not None])
     if pictures.pairs is not None:
         stacked = torch.stack([m for m in maps if m is not None])
         return stacked.long() if pictures.pairs.kind == "labels" else pictures.view.pixels(stacked)

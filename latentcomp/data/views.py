@@ -65,11 +65,28 @@ class View:
         place = torch.full((len(index), 3), 0.5) if self.crops == 1 else Noise(_PLACES, 0, index).uniform((), (3,))
         return torch.cat([place[:, :2], torch.ones(len(index), 1)], 1)
 
+    def coordinates(self, size: Sequence[int], at: Sequence[float]) -> Float[Tensor, "1 h w"]:
+        """Where the pixels of one square stand in a picture of (H, W): (row W + column) / (H W), row by row from 0 up to but not 1.
+
+        Of a square that is mirrored, where they stand in the mirrored picture: coordinates always grow from left to right.
+        """
+        (height, width), (top, left) = size, self._corner(size, at)
+        left = width - self.crop - left if self._mirrors(at) else left
+        rows, columns = torch.arange(top, top + self.crop), torch.arange(left, left + self.crop)
+        return ((rows.unsqueeze(-1) * width + columns) / (height * width)).unsqueeze(0)
+
+    def _corner(self, size: Sequence[int], at: Sequence[float]) -> tuple[int, int]:
+        top, left = (int(u * (extent - self.crop + 1)) for u, extent in zip(at, size, strict=False))
+        return top, left
+
+    def _mirrors(self, at: Sequence[float]) -> bool:
+        return self.flip and at[2] < 0.5
+
     def cut(self, image: UInt8[Tensor, "C H W"], at: Sequence[float]) -> UInt8[Tensor, "C h w"]:
         """One square of a picture; of a label map the same."""
-        top, left = (int(u * (extent - self.crop + 1)) for u, extent in zip(at, image.shape[1:], strict=False))
+        top, left = self._corner(image.shape[1:], at)
         square = image[:, top : top + self.crop, left : left + self.crop]
-        return square.flip(-1) if self.flip and at[2] < 0.5 else square
+        return square.flip(-1) if self._mirrors(at) else square
 
     def pixels(self, squares: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Bytes as numbers in the units of x."""

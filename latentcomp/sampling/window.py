@@ -139,7 +139,8 @@ def slide(
         ValueError: the window is larger than the grid or is not the prior's, the network was built for another order of sites, the stride is too large,
             or the given rows have another width.
     """
-    _check(grid, window, stride, given)
+    check_grid(grid, window, given)
+    _check_stride(window, stride)
     first = writer(None if condition is None else condition(0, 0, window, grid))
     _check_writer(first, window)
     start = 0 if given is None else given.shape[1]
@@ -157,19 +158,38 @@ def slide(
     return z
 
 
-def _check(grid: Sequence[int], window: Sequence[int], stride: int, given: Tensor | None) -> None:
+def check_grid(grid: Sequence[int], window: Sequence[int], given: Tensor | None) -> None:
+    """Refuses a grid that a window does not fit into, or first rows that do not fit into the grid.
+
+    Raises:
+        ValueError: names both.
+    """
     if len(grid) != 2 or len(window) != 2 or window[0] > grid[0] or window[1] > grid[1] or min(window) < 1:
         raise ValueError(f"the window ({window[0]} x {window[1]}) must fit into the grid ({grid[0]} x {grid[1]}): ask for a grid at least as large")
-    if not 1 <= stride <= (min(window) + 1) // 2:
-        raise ValueError(f"the window moves by 1 to {(min(window) + 1) // 2} sites, half of its smaller side; got stride={stride}")
     if given is not None and (given.ndim != 3 or given.shape[2] != grid[1] or given.shape[1] > grid[0]):
         raise ValueError(f"the first rows of grids of {grid[0]} x {grid[1]} codes have shape (B, at most {grid[0]}, {grid[1]}); got {tuple(given.shape)}")
 
 
-def _check_writer(q: CodeDistribution, window: Sequence[int]) -> None:
-    if not isinstance(q, AutoregressiveCodes):
-        raise TypeError(f"a window slides row by row, but {type(q).__name__} does not write so: use an autoregressive prior in raster order")
+def check_sites(q: CodeDistribution, window: Sequence[int]) -> None:
+    """Refuses a prior that does not write windows of this size.
+
+    Raises:
+        ValueError: names both.
+    """
     if len(q.cardinalities) != window[0] * window[1]:
         raise ValueError(f"the prior writes {len(q.cardinalities)} codes, no window of {window[0]} x {window[1]}: give the grid that it was trained on")
+
+
+def _check_stride(window: Sequence[int], stride: int) -> None:
+    if not 1 <= stride <= (min(window) + 1) // 2:
+        raise ValueError(f"the window moves by 1 to {(min(window) + 1) // 2} sites, half of its smaller side; got stride={stride}")
+
+
+def _check_writer(q: CodeDistribution, window: Sequence[int]) -> None:
+    if not isinstance(q, AutoregressiveCodes):
+        raise TypeError(
+            f"a window slides row by row, but {type(q).__name__} does not write so: use an autoregressive prior in raster order, or patchwork, which takes any"
+        )
+    check_sites(q, window)
     if q.network.order is not None and not torch.equal(q.network.order.cpu(), torch.arange(len(q.cardinalities))):
-        raise ValueError(f"a window slides row by row, but {type(q.network).__name__} was built for another order of sites: use one of raster order")
+        raise ValueError(f"a window slides row by row, but {type(q.network).__name__} was built for another order of sites: give patchwork its InOrder")

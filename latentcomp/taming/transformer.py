@@ -21,7 +21,7 @@ from latentcomp.nn.gpt import GPT, Dropout, Size
 from latentcomp.nn.grid import Ordered, OrderedDecoder
 from latentcomp.nn.orders import ORDERS
 from latentcomp.noise import Noise
-from latentcomp.priors import Autoregressive
+from latentcomp.priors import Autoregressive, InOrder, Prior
 from latentcomp.taming import keys
 from latentcomp.taming.config import Config, TextFile, node, read_config
 from latentcomp.taming.first_stage import IGNORED, KINDS, FirstStage, first_stage_from
@@ -58,6 +58,13 @@ class Transformer(Described, nn.Module):
     def network(self) -> GPT:
         """The transformer."""
         return cast(GPT, cast(Autoregressive, self.model.prior).network)
+
+    @property
+    def prior(self) -> Prior:
+        """p(z|c) of grids row by row, in whatever order the transformer writes them: what ``Drawing`` and ``patchwork`` take, and what completes a part of a
+        grid. The codes of every other method stand in the transformer's own order.
+        """
+        return self.model.prior if self.order is None else InOrder(self.model.prior, self.order.order)
 
     def encode_condition(self, c: Shaped[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
         """The codes r of labels ``(B,)`` or maps ``(B, C, H, W)``; where there is no condition, the start code for any tensor of B rows.

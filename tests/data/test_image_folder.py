@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -137,6 +138,19 @@ def test_maps_are_cut_and_mirrored_with_their_pictures(tmp_path, kind):
             assert torch.equal(batch.c, ((batch.x[:, :1] + 1) * 127.5).round().long())
         else:
             assert (batch.c - batch.x[:, : batch.c.shape[1]]).abs().mean() < 0.05  # the edge of the disc is blurred
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_squares_know_where_they_lie(tmp_path, workers):
+    """Pictures whose pixels say where they are: a slope down, a slope across."""
+    down, across = np.mgrid[:24, :40]
+    for i in range(4):
+        Image.fromarray(np.stack([down * 8, across * 4, 0 * down], -1).astype(np.uint8)).save(tmp_path / f"{i}.png")
+    pictures = ImageFolder(tmp_path, View(crop=16, resize=24, flip=False), condition="place", workers=workers)
+    for batch in [*pictures.batches(2, 3), *pictures.held_out("test")]:
+        assert batch.c.shape == (batch.size, 1, 16, 16)
+        rows, columns = (((batch.x[:, channel] + 1) * 127.5).round() / step for channel, step in ((0, 8), (1, 4)))
+        torch.testing.assert_close(batch.c[:, 0], (rows * 40 + columns) / (24 * 40))
 
 
 @pytest.mark.usefixtures("unchecked")

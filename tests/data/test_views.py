@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentcomp.conditions import coordinate_map
 from latentcomp.data.views import View
 
 WHERE = torch.stack(torch.meshgrid(torch.arange(20), torch.arange(30), indexing="ij")).to(torch.uint8)  # each pixel holds its place
@@ -35,6 +36,15 @@ def test_all_places_and_both_directions_are_equally_probable():
     assert len(counts) == 18
     expected = 20_000 / 18
     assert sum((n - expected) ** 2 / expected for n in counts.values()) < 45.1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_coordinates_are_those_of_the_square_and_grow_to_the_right_in_a_mirrored_one():
+    """Against the map of the whole picture, cut as the picture is; of a mirrored square, as the mirrored picture."""
+    view, whole = View(8, 20), coordinate_map(1, 20, 30)[0]
+    for at in view.augmented(torch.arange(40), 0, 0).tolist():
+        mirrored = at[2] < 0.5
+        assert torch.equal(view.coordinates((20, 30), at), view.cut(whole.flip(-1) if mirrored else whole, at))
 
 
 def test_held_out_squares_are_the_centre_or_fixed_places_and_never_mirrored():

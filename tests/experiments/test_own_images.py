@@ -14,13 +14,17 @@ from safetensors.torch import save_file
 from experiments import settings
 from experiments.execute import plain
 from experiments.own_images import first_stage, judges, priors, second_stage
+from experiments.own_images.given import Classes
+from experiments.own_images.samples import Samples
 from experiments.watching.board import Board
 from experiments.watching.grids import tiles
+from latentcomp.conditions import Labels
 from latentcomp.engine import Engine
 from latentcomp.learners.second_stage import second_stage as under
 from latentcomp.nn.alex_lpips import AlexLPIPS
 from latentcomp.nn.unet import Norm
 from latentcomp.pretrained import from_pretrained, save_pretrained
+from latentcomp.sampling.drawing import Drawing
 from latentcomp.taming import presets
 from tests.nn.vgg import vgg
 from tests.pictures import folder, truncated
@@ -85,7 +89,7 @@ def test_the_second_stage_learns_samples_and_shows_neighbours(finished, tmp_path
     assert found["bits_per_dimension"] == pytest.approx(found["nats"] / (3 * 16 * 16 * torch.tensor(2.0).log().item()))
     assert found["nats_per_token"] < torch.tensor(32.0).log()  # a uniform prior's
     assert found["novelty"] > 0
-    assert {"second_stage.pt", "samples.png", "neighbours.png", "health.csv"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"second_stage.pt", "config.json", "samples.png", "neighbours.png", "health.csv"} <= {p.name for p in tmp_path.iterdir()}
     assert pictures["samples"].shape == (16, 3, 16, 16)
     printed = capsys.readouterr().out
     assert "nats/token" in printed
@@ -95,16 +99,30 @@ def test_the_second_stage_learns_samples_and_shows_neighbours(finished, tmp_path
 
 def test_samples_are_cut_as_asked(finished):
     first = first_stage.loaded(str(finished[0]), None, Engine())
-    prior = priors.transformer(first.model.cardinalities, 2, 16, 1, 2)
+    prior = priors.transformer(priors.Sites(first.model.cardinalities, (4, 4), Labels(2), 2), 16, 1, 2)
     model = under(first.model, prior.eval())
-    plain, cold, greedy = (
-        second_stage.Samples(first, model, 0, {"temperature": t, "top_k": k, "top_p": None})(0, 6) for t, k in ((1.0, None), (1e-4, None), (1.0, 1))
-    )
+
+    def drawn(model, **settings):
+        return Samples(model, Classes(("discs", "slopes")), lambda: first.data, first.data.view, 0, Drawing(**settings))(0, 6)
+
+    plain, cold, greedy = drawn(model), drawn(model, temperature=1e-4), drawn(model, top_k=1)
     assert torch.allclose(cold, greedy, atol=1e-5)
     assert torch.allclose(greedy[0], greedy[2], atol=1e-5), "the same class"
     assert not torch.allclose(plain, greedy)
     with pytest.raises(SystemExit, match="Uniform draws in its own way"):
-        second_stage.Samples(first, first.model, 0, {"temperature": 0.5, "top_k": None, "top_p": None})(0, 2)
+        drawn(first.model, temperature=0.5)
+
+
+def test_samples_that_could_not_be_drawn_are_refused_before_anything_is_learned(finished, tmp_path):
+    for options, message in (
+        (["sampling.top_k=33"], "top_k=33 codes cannot stay of V=32"),
+        (["sampling.guidance=2"], "needs a prior that learned to do without its condition: train it with objective.drop=0.1"),
+        (["sampling.guidance=2", "objective.drop=0.1"], "CausalTransformer has nothing that stands for no condition"),
+        (["objective.drop=0.1", "condition=nothing"], "are about a condition, and this prior has none"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            second_stage.execute(config("second_stage", *TINY, f"first={finished[0]}", *options), "row", folder=tmp_path)
+    assert not (tmp_path / "states").exists()
 
 
 def test_small_networks_see_colours():

@@ -16,7 +16,8 @@ from latentcomp.nn.modern import ModernTransformer, Width
 from latentcomp.nn.orders import raster, z_curve
 from latentcomp.noise import Noise
 from latentcomp.sampling.window import Cropped, Everywhere, origin, runs, slide
-from tests.codes.families import stirred
+from tests.codes.families import contexts, stirred
+from tests.codes.families import network as made
 
 K, WINDOW = 4, (4, 4)
 
@@ -58,23 +59,40 @@ def test_a_grid_of_the_window_s_size_is_one_run_and_the_prior_s_own_sample():
     assert torch.equal(free.flatten(1), TruncatedCodes(network, None, top_k=2).sample((3,), noise()))
 
 
-def site_by_site(network: GPT, grid: tuple[int, int], r: torch.Tensor, noise: Noise) -> torch.Tensor:
-    """As the published script does it: for each site the whole window without a cache, of whose logits one is read."""
-    z, u = torch.zeros(len(r), *grid, dtype=torch.long), noise.uniform((), grid)
+def site_by_site(network, grid: tuple[int, int], given, noise: Noise, rows: int = 2, stride: int = 1) -> torch.Tensor:
+    """As the published script does it: for each site the whole window without a cache, of whose logits one is read. ``given`` cuts r by (top, left)."""
+    z, u = torch.zeros(rows, *grid, dtype=torch.long), noise.uniform((), grid)
     for i in range(grid[0]):
         for j in range(grid[1]):
-            top, left = origin(i, grid[0], 4), origin(j, grid[1], 4)
-            patch, part = (m[:, top : top + 4, left : left + 4].flatten(1) for m in (z, r))
-            logits = network.logits(patch, part)[:, (i - top) * 4 + j - left, :K]
+            top, left = origin(i, grid[0], 4, stride), origin(j, grid[1], 4, stride)
+            patch = z[:, top : top + 4, left : left + 4].flatten(1)
+            logits = network(patch, given(top, left))[:, (i - top) * 4 + j - left]
             z[:, i, j] = inverse_cdf(logits.log_softmax(-1), u[:, i, j].double())
     return z
 
 
+GRIDS = [((4, 9), 1), ((5, 4), 2), ((7, 6), 1), ((7, 6), 2)]
+CASES = [(kind, *case) for kind in ("none", "label", "map", "features") for case in GRIDS] + [("coarse map", (6, 8), 2)]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("kind", "grid", "stride"), CASES, ids=str)
 @torch.no_grad()
-def test_windows_with_a_cache_write_what_site_by_site_writes_without():
-    network, grid, r = gpt(16), (7, 9), torch.randint(K, (2, 7, 9))
-    z = slide(lambda r: AutoregressiveCodes(network, r), grid, WINDOW, 2, Cropped(r), noise=Noise(1, 0, torch.arange(2)))
-    assert torch.equal(z, site_by_site(network, grid, r, Noise(1, 0, torch.arange(2))))
+def test_windows_with_a_cache_write_what_site_by_site_writes_without(kind, grid, stride):
+    """Grids of any size, not only multiples of the window; any condition or none."""
+    h, w = grid
+    r = torch.randint(K, (2, h, w), generator=torch.Generator().manual_seed(0))
+    coarse, label, features = r[:, : h // 2, : w // 2], torch.tensor([[0], [1]]), contexts(2)
+    network, condition, given = {
+        "none": lambda: (stirred(lambda: modern(None)), None, lambda top, left: None),
+        "label": lambda: (gpt(), Everywhere(label), lambda top, left: label),
+        "map": lambda: (gpt(16), Cropped(r), lambda top, left: r[:, top : top + 4, left : left + 4].flatten(1)),
+        "coarse map": lambda: (gpt(4), Cropped(coarse), lambda t, left: coarse[:, t // 2 : t // 2 + 2, left // 2 : left // 2 + 2].flatten(1)),
+        "features": lambda: (made("transformer", (K,) * 16), Everywhere(features), lambda top, left: features),
+    }[kind]()
+    noise = lambda: Noise(1, 0, torch.arange(2))  # noqa: E731
+    z = slide(lambda r: AutoregressiveCodes(network.eval(), r), grid, WINDOW, 2, condition, None, stride, noise())
+    assert torch.equal(z, site_by_site(network, grid, given, noise(), 2, stride))
 
 
 def test_larger_strides_read_less_often():

@@ -8,6 +8,7 @@ import torch
 from latentcomp.conditions import Coordinates, Labels, StartCode, Tokens
 from latentcomp.nn.orders import ORDERS
 from latentcomp.noise import Noise
+from latentcomp.sampling import Drawing, Everywhere, patchwork
 from latentcomp.taming import FirstStage, load_transformer
 from tests.taming.published import Weights, first_stage, gpt, images, net_config, vq_config
 from tests.taming.test_first_stage import saved
@@ -291,3 +292,23 @@ def test_the_order_says_which_grid_it_is_for():
         z = transformer.encode(x)
         assert torch.equal(z, transformer.first_stage.encode(x)[:, order])
         torch.testing.assert_close(transformer.decode(z), transformer.first_stage.reconstruct(x))
+
+
+@pytest.mark.parametrize("name", ["Identity", "ZCurve", "SpiralOut"])
+@torch.no_grad()
+def test_samples_parts_and_windows_follow_the_published_order(name):
+    config = net_config(labels(), permuter_config={"target": f"x.{name}", "params": {"H": 8, "W": 8}})
+    transformer, c, drawing = load_transformer(saved(made(config)), config), torch.tensor([3, 9]), Drawing(top_k=5)
+    order, noise = ORDERS[name](8, 8), lambda: Noise(1, 0, torch.arange(2))
+    r, q = transformer.encode_condition(c), drawing(transformer.prior, c)
+    written = transformer.sample(r, 64, top_k=5, noise=noise())
+    z = torch.zeros_like(written)
+    z[:, order] = written
+    assert torch.equal(q.sample((), noise()), z)
+    torch.testing.assert_close(transformer.prior(c).log_prob(z), transformer.model.prior(c).log_prob(written))
+    lower = (torch.arange(64) >= 32).expand(2, -1)
+    other = q.completed(z.roll(1, 0), lower, noise())
+    assert torch.equal(other[:, :32], z.roll(1, 0)[:, :32]), "the upper half of the picture stays, whenever it is written"
+    write = lambda grid: patchwork(lambda r: drawing.given(transformer.prior, r), grid, transformer.grid, 2, Everywhere(r), noise=noise())  # noqa: E731
+    assert torch.equal(write((8, 8)).flatten(1), z)
+    assert torch.equal(write((8, 11))[:, :, :8].flatten(1), z)
