@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from experiments.descent import descent
