@@ -96,7 +96,8 @@ def trial(on: Stages) -> Trial:
     def of(build: Build) -> Update:
         model, learner = second_stage(on.first.model, build(on.sites)), on.learner()
         batches = on.data.batches(config.budget.size, 10**9, config.seed)
-        updates: Iterator[Any] = fit(model.train(), learner.train(), batches, descent(config, learner, model).optimizer, fabric=on.job.fabric)
+        optimizer, parts = descent(config, learner, model).optimizer, config.machine.accumulate
+        updates: Iterator[Any] = fit(model.train(), learner.train(), batches, optimizer, parts, fabric=on.job.fabric)
         return lambda: float(next(updates)["nll"])
 
     return of

@@ -65,6 +65,7 @@ def test_units():
         assert (view.shown(view.pixels(squares)) * 255).round().flatten().tolist() == [0, 128, 255]
 
 
+@pytest.mark.usefixtures("unchecked")  # else the annotations refuse a filter first
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
