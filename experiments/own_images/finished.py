@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -97,13 +98,19 @@ def described(config: DictConfig, first: Restored, given: Given) -> dict[str, An
     return plain(config) | known | {"weights_of_first": first.weights}
 
 
+def drawing_of(sampling: Mapping[str, Any]) -> Drawing:
+    """``sampling`` of a configuration, where a whole number may stand for a real one."""
+    top_p = sampling["top_p"]
+    return Drawing(float(sampling["temperature"]), sampling["top_k"], None if top_p is None else float(top_p), float(sampling["guidance"]))
+
+
 def check(config: DictConfig, model: LatentVariableModel, given: Given) -> None:
     """Refuses samples that could not be drawn, before anything is learned: what ``sampling`` and ``objective.drop`` ask for.
 
     Raises:
         SystemExit: names the setting and the remedy.
     """
-    drawing, drop = Drawing(**config.sampling), config.objective.get("drop", 0)
+    drawing, drop = drawing_of(config.sampling), config.objective.get("drop", 0)
     if (drawing.guidance != 1 or drop) and given.stage is None:
         raise SystemExit(f"error: guidance={drawing.guidance} and objective.drop={drop} are about a condition, and this prior has none: give condition=...")
     if drawing.guidance != 1 and not drop:

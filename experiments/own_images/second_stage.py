@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.descent import descent
 from experiments.job import Built, Job, Result, procedure
-from experiments.own_images.finished import CONFIG, STATE, built, check, described
+from experiments.own_images.finished import CONFIG, STATE, built, check, described, drawing_of
 from experiments.own_images.first_stage import FirstStage, ended, often, restored
 from experiments.own_images.judges import numbers
 from experiments.own_images.pictures import made
@@ -31,7 +31,6 @@ from latentcomp.evaluate.training import Looks
 from latentcomp.learners.learner import Learner
 from latentcomp.learners.second_stage import SecondStage
 from latentcomp.model import LatentVariableModel
-from latentcomp.sampling.drawing import Drawing
 
 
 class Gallery:
@@ -74,7 +73,7 @@ def execute(job: Job) -> Result:
     model, given = built(config, stage)
     first = stage.on(given.condition, config.weights, job.engine)
     learner = SecondStage(first.learner.posterior, made(config.objective))
-    gallery = Gallery(first, Samples(model, given, lambda: first.data, first.data.view, config.seed, Drawing(**config.sampling)))
+    gallery = Gallery(first, Samples(model, given, lambda: first.data, first.data.view, config.seed, drawing_of(config.sampling)))
     check(config, model, given)
 
     def rate(part: str) -> dict[str, Measure]:

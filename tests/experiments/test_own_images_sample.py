@@ -1,12 +1,14 @@
 """Samples of a finished second stage by a command: of any size, resumed by number, and refused where they cannot be drawn."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from experiments import settings
 from experiments.own_images import finished
 from experiments.own_images.sample import Request, sample
 from latentcomp.noise import Noise
@@ -126,3 +128,14 @@ def test_a_stage_that_is_not_there_or_another_is_refused(stages, tmp_path):
     with pytest.raises(SystemExit, match="second_stage.pt does not hold the prior that config.json beside it describes"):
         sample([f"second={told}"])
     assert Drawing._fields == tuple(name for name in Request.__annotations__ if name in Drawing._fields)
+
+
+def test_the_commands_of_the_docs_have_options_that_exist():
+    lines = (Path(__file__).parents[2] / "docs" / "own_images.md").read_text().splitlines()
+    commands = [line.split()[3:] for line in lines if line.startswith(".venv/bin/python -m experiments.")]
+    assert {"second", "number", "size"} <= {option.partition("=")[0] for line in lines if "own_images.sample" in line for option in line.split()[3:]}
+    for line in commands:
+        if any(option.startswith("second=outputs") for option in line):
+            assert {option.partition("=")[0] for option in line} <= set(Request.__annotations__)
+        elif "condition=coordinates" in line or "condition=classes" in line:
+            settings.composed(line)

@@ -294,10 +294,11 @@ def test_the_order_says_which_grid_it_is_for():
         torch.testing.assert_close(transformer.decode(z), transformer.first_stage.reconstruct(x))
 
 
-@pytest.mark.parametrize("name", ["Identity", "ZCurve", "SpiralOut"])
+@pytest.mark.parametrize("name", ["Identity", "SpiralOut"])
 @torch.no_grad()
 def test_samples_parts_and_windows_follow_the_published_order(name):
-    config = net_config(labels(), permuter_config={"target": f"x.{name}", "params": {"H": 8, "W": 8}})
+    permuted = {} if name == "Identity" else {"permuter_config": {"target": f"x.{name}", "params": {"H": 8, "W": 8}}}
+    config = net_config(labels(), **permuted)
     transformer, c, drawing = load_transformer(saved(made(config)), config), torch.tensor([3, 9]), Drawing(top_k=5)
     order, noise = ORDERS[name](8, 8), lambda: Noise(1, 0, torch.arange(2))
     r, q = transformer.encode_condition(c), drawing(transformer.prior, c)
