@@ -92,7 +92,7 @@ class Signals:
             Interrupted: the same command goes on.
             SystemExit: submitit's own, when it has had the job queued again.
         """
-        handler = next((before for number, before in self._before.items() if number == self._asked), None)
+        handler: Any = next((before for number, before in self._before.items() if number == self._asked), None)
         if of_submitit(handler):
             _handed_on(handler, self._asked)
             if self._asked == signal.SIGTERM:
