@@ -92,8 +92,8 @@ class Signals:
             Interrupted: the same command goes on.
             SystemExit: submitit's own, when it has had the job queued again.
         """
-        handler = next((before for number, before in self._before.items() if number == self._asked), None)
-        if handler is not None and of_submitit(handler):
+        handler: Any = next((before for number, before in self._before.items() if number == self._asked), None)
+        if of_submitit(handler):
             _handed_on(handler, self._asked)
             if self._asked == signal.SIGTERM:
                 self.received = None

@@ -237,7 +237,7 @@ def test_a_rank_that_fails_in_a_procedure_ends_the_other_wherever_that_is(place,
         if processes.rank() == 1:
             raise ValueError("a bad measure")
         if place == "saving":
-            checkpoints.save(1, {"random": RandomStates()})
+            checkpoints.save(1, {"log": Numbers(False)})
         return [], {}
 
     def run(rank: int) -> None:
