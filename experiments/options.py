@@ -31,7 +31,7 @@ class Procedure(NamedTuple):
 
 
 _IMAGES = Procedure((*DESCENT, *MACHINE), "it reads its pictures from a folder, and estimates no log p(x)")
-_TAMING = Procedure((*DESCENT, "precision", "machine.accelerator"), "its stages are shared by rows and trained in one process, with looks of their own")
+_TAMING = Procedure((*DESCENT, *MACHINE), "it compares codes and pictures by measures of its own, and estimates no log p(x)")
 PROCEDURES = {
     "experiments.execute.execute": Procedure(OPTIONS),
     "experiments.first_stage.execute": Procedure((*DESCENT, "also", *MACHINE), "an energy has no log p(x), so that no prior and no proposal is fitted"),

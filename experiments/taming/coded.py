@@ -78,7 +78,7 @@ class Encoding(Shuffled):
         self.batches, self.coder = batches, coder
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.coder, self.batches.after(self.start))
+        return map(self.coder, self.batches.after(self.start).share(self.rank, self.count))
 
 
 class Coded:
@@ -102,7 +102,7 @@ class Coded:
             self._held[part] = [self.coder(batch) for batch in few]
         return self._held[part]
 
-    def batches(self, size: int, updates: int, seed: int) -> Shuffled:
+    def batches(self, size: int, updates: int, seed: int = 0) -> Shuffled:
         """Training codes."""
         if not isinstance(self.data, Standin):
             return Encoding(self.data.batches(size, updates, seed), self.coder)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from experiments.results import write_json
 from experiments.taming.priors import Build
+from latentcomp import processes
 
 Update = Callable[[], object]
 """Makes one update of a prior that is thrown away, and waits for its end."""
@@ -71,11 +73,16 @@ def _timed(update: Update, times: int) -> float:
 
 
 def remembered(path: Path | None, measured: Callable[[], int]) -> int:
-    """What was measured once, also by a run that was stopped and goes on; measured anew where there is no place to keep it."""
-    if path is not None and path.exists():
-        return int(json.loads(path.read_text()))
-    found = measured()
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found))
+    """What was measured once, also by a run that was stopped and goes on; measured anew where there is no place to keep it.
+
+    Of several processes the first one's clock counts, so that all make the same number of updates.
+    """
+    known = int(json.loads(path.read_text())) if path is not None and path.exists() else 0
+    found = _of_the_first(known) or _of_the_first(measured())
+    if path is not None and not known and processes.rank() == 0:
+        write_json(path, found)
     return found
+
+
+def _of_the_first(number: int) -> int:
+    return processes.stacked([number])[0][0]

@@ -1,58 +1,45 @@
 """A row of the reconstruction table: a first stage with some number, size and geometry of codes; how near its reconstructions are, and which codes it uses."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from experiments import options
 from experiments.descent import descent
-from experiments.execute import Progress
-from experiments.machine import fabric as launched
-from experiments.taming.course import Course, Looks, Place, shared, trained
+from experiments.job import Built, Job, Result, budget, procedure
 from experiments.taming.priors import parameters
-from experiments.taming.records import records
 from experiments.taming.sets import Source
-from experiments.taming.stages import made
+from experiments.taming.stages import made, seen
 from experiments.taming.vqgan import Preset
 from latentcomp.batch import Batch
 from latentcomp.engine import Engine
 from latentcomp.evaluate.extractors import Extractor
 from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.evaluate.protocol import Measure
+from latentcomp.evaluate.training import Looks
 from latentcomp.evaluate.usage import Tally
-from latentcomp.signals import interruptible
 
 SHOWN = 8  # test pictures that the report shows
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+@procedure
+def execute(job: Job) -> Result:
     """Trains the first stage, and measures its reconstructions of test pictures, and of training pictures.
 
     Raises:
-        SystemExit: data that a user must bring are not there, or an option was asked for that these rows do not honour.
+        SystemExit: data that a user must bring are not there.
     """
-    options.refuse(config)
-    with interruptible(folder is not None):
-        return _executed(config, row, progress, folder)
-
-
-def _executed(config: DictConfig, row: str, progress: Progress, folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    place, data = Place(folder, launched(config), progress), made(config.data)
+    config, data = job.config, made(job.config.data)
     torch.manual_seed(config.seed)
-    stage: Preset = Preset(*made(config.budget.preset))
-    stage.learner.seed = config.seed
-    course, engine = Course({"model": stage.model, "learner": stage.learner}), Engine(place.fabric)
-    engine.place(stage.model, stage.learner, [])
-    batches, looks = data.batches(config.budget.size, config.batches, config.seed), Looks(config.budget.every, lambda: look(stage, data, engine))
-    shared(None, {}, course, lambda _: trained(*stage, batches, descent(config, stage.learner, stage.model), looks, place, course))
-    found, pictures = measures(config, stage, data, engine)
-    found |= {"parameters": Measure(float(parameters(stage.model) + parameters(stage.learner.posterior)), ""), "seconds": Measure(course.seconds, "s")}
-    curve = [{"step": at["step"], "val_nll": at["val_l1"], "seconds": at["seconds"], "code_usage": at["val_usage"]} for at in course.curve]
-    return records(config, row, found, course.seconds), {"curve": curve, "best_step": course.best_step} | pictures
+    stage = Preset(*made(config.budget.preset))
+    job.engine.place(stage.model, stage.learner, [])
+    built = Built(data, *stage, descent(config, stage.learner, stage.model), budget(config))
+    training = job.trained(built, Looks(lambda *_: look(stage, data, job.engine), None), seen(job, stage, data))
+    found, pictures = measures(config, stage, data, job.engine)
+    found |= {"parameters": Measure(float(parameters(stage.model) + parameters(stage.learner.posterior)), ""), "seconds": Measure(training.seconds, "s")}
+    curve = [{"step": at["step"], "val_nll": at["val_l1"], "seconds": at["seconds"], "code_usage": at["val_usage"]} for at in training.curve]
+    return job.records(found, training.seconds), {"curve": curve, "best_step": training.best_step} | pictures
 
 
 @torch.no_grad()

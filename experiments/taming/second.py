@@ -6,38 +6,38 @@ training pictures by heart (appendix of Esser et al., 2021).
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from experiments import options
 from experiments.descent import descent
-from experiments.execute import Progress, plain
-from experiments.machine import fabric as launched
+from experiments.job import Built, Job, Result, budget, plain, procedure
+from experiments.machine import digest
 from experiments.taming import coded, stages
-from experiments.taming.course import Course, Looks, Place, shared, trained
 from experiments.taming.limits import Trial, Update, remembered
 from experiments.taming.priors import Build, Sites, parameters
-from experiments.taming.records import records
 from experiments.taming.samples import Drawn
+from experiments.taming.shared import Stage, shared
 from experiments.taming.stages import made
+from experiments.watching.grids import tiles
+from experiments.watching.watcher import Shows
 from latentcomp.conditions import Encoded, Labels
-from latentcomp.engine import Engine
 from latentcomp.evaluate.protocol import Measure
 from latentcomp.evaluate.rates import Rate, code_rate
 from latentcomp.evaluate.realism import Realism
+from latentcomp.evaluate.training import Looks, Training
 from latentcomp.learners.second_stage import SecondStage, second_stage
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.grid import SiteDecoder
 from latentcomp.noise import Noise
-from latentcomp.signals import interruptible
 from latentcomp.train import fit
 
 SHOWN = 16  # samples of a row that the report shows
 VALIDATION = "val_nats_per_code"
+OF_SAMPLES = ("sampling", "number", "against", "weights")  # in what rows that share a prior may differ
+OF_SAMPLES_BUDGET = ("samples", "judge", "rejector", "seeds")
 
 
 class Stages(NamedTuple):
@@ -48,19 +48,19 @@ class Stages(NamedTuple):
         data: their codes, and those of their conditions.
         sites: what a prior writes and reads.
         classes: of a class condition; 0 for none.
-        place: where it is trained.
+        job: the row's.
     """
 
     first: stages.Preset
     data: coded.Coded
     sites: Sites
     classes: int
-    place: Place
+    job: Job
 
-    def learner(self, config: DictConfig) -> SecondStage:
+    def learner(self) -> SecondStage:
         """What teaches a prior."""
-        learner = SecondStage(copy.deepcopy(self.first.learner.posterior), made(config.objective))
-        learner.seed = config.seed
+        learner = SecondStage(copy.deepcopy(self.first.learner.posterior), made(self.job.config.objective))
+        learner.seed = self.job.config.seed
         return learner
 
     def rate(self, model: LatentVariableModel, part: str) -> Rate:
@@ -68,74 +68,77 @@ class Stages(NamedTuple):
         return code_rate(model, self.first.learner.posterior, self.data.held_out(part))
 
 
-def prepared(config: DictConfig, folder: Path | None, progress: Progress) -> Stages:
+def prepared(job: Job) -> Stages:
     """Data and first stages of a row.
 
     Raises:
-        SystemExit: data that a user must bring are not there, or an option was asked for that these rows do not honour.
+        SystemExit: data that a user must bring are not there.
     """
-    place = Place(folder, launched(config), progress)
-    engine, common = Engine(place.fabric), None if folder is None else folder.parent / "first_stages"
+    config, engine = job.config, job.engine
     data, kind, vocabulary, condition = made(config.data), config.task.condition, 0, cast(nn.Module | None, None)
-    first = made(config.first_stage)(config, data, common, place)
+    first = made(config.first_stage)(job, data)
     engine.place(first.model, first.learner, [])
     if kind == "class":
         condition, vocabulary = Labels(data.values), data.values
     elif kind is not None:
-        maps = stages.maps_stage(config, data, common, place)
+        maps = stages.maps_stage(job, data)
         engine.place(maps.model, maps.learner, [])
         condition, vocabulary = Encoded(maps.model, maps.learner.posterior).requires_grad_(False).eval(), maps.model.codebook.codes
-    data = coded.Coded(data, coded.Coder(first, condition, engine), config.budget.judged)
+    codes = coded.Coded(data, coded.Coder(first, condition, engine), config.budget.judged)
     grid = cast(SiteDecoder, first.model.decoder).grid
-    return Stages(first, data, data.sites(grid, vocabulary), vocabulary if kind == "class" else 0, place)
+    return Stages(first, codes, codes.sites(grid, vocabulary), vocabulary if kind == "class" else 0, job)
 
 
-def trial(on: Stages, config: DictConfig) -> Trial:
+def trial(on: Stages) -> Trial:
     """What a limit times: updates of priors that are thrown away, on this row's codes."""
+    config = on.job.config
 
     def of(build: Build) -> Update:
-        model, learner = second_stage(on.first.model, build(on.sites)), on.learner(config)
+        model, learner = second_stage(on.first.model, build(on.sites)), on.learner()
         batches = on.data.batches(config.budget.size, 10**9, config.seed)
-        updates: Iterator[Any] = fit(model.train(), learner.train(), batches, descent(config, learner, model).optimizer, fabric=on.place.fabric)
+        optimizer, parts = descent(config, learner, model).optimizer, config.machine.accumulate
+        updates: Iterator[Any] = fit(model.train(), learner.train(), batches, optimizer, parts, fabric=on.job.fabric)
         return lambda: float(next(updates)["nll"])
 
     return of
 
 
-def execute(config: DictConfig, row: str, progress: Progress = lambda step: None, folder: Path | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+@procedure
+def execute(job: Job) -> Result:
     """Learns the prior, judges it on the codes of the test pictures, and draws from it."""
-    options.refuse(config)
-    with interruptible(folder is not None):
-        return _executed(config, row, progress, folder)
-
-
-def _executed(config: DictConfig, row: str, progress: Progress, folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    on, build = prepared(config, folder, progress), made(config.second)
-    own = None if folder is None else folder / "updates.json"
-    updates = remembered(own, lambda: made(config.limit)(config.budget.updates, build, trial(on, config)))
-    model, course = learned(config, on, build, updates, None if folder is None else folder.parent / "priors")
+    config = job.config
+    on, build = prepared(job), made(config.second)
+    own = job.folder and job.folder / f"updates-{digest(plain(config))}.json"
+    updates = remembered(own, lambda: made(config.limit)(config.budget.updates, build, trial(on)))
+    model, training = learned(on, build, updates)
     found = measures(on, model) | {"parameters": Measure(float(parameters(model.prior)), ""), "updates": Measure(float(updates), "")}
-    found |= {"seconds": Measure(course.seconds, "s")} | ({} if config.sampling is None else realism(config, on, model))
-    curve = [{"step": look["step"], "val_nll": look[VALIDATION], "seconds": look["seconds"]} for look in course.curve]
-    return records(config, row, found, course.seconds), {"curve": curve, "best_step": course.best_step, "samples": shown(on, model)}
+    found |= {"seconds": Measure(training.seconds, "s")} | ({} if config.sampling is None else realism(on, model))
+    curve = [{"step": look["step"], "val_nll": look[VALIDATION], "seconds": look["seconds"]} for look in training.curve]
+    return job.records(found, training.seconds), {"curve": curve, "best_step": training.best_step, "samples": shown(on, model)}
 
 
-def learned(config: DictConfig, on: Stages, build: Build, updates: int, folder: Path | None) -> tuple[LatentVariableModel, Course]:
-    """The model under its trained prior, which rows that differ in their samples alone share, and how training went."""
+def learned(on: Stages, build: Build, updates: int) -> tuple[LatentVariableModel, Training]:
+    """The model under its trained prior, which rows that differ in their samples alone share, and how training went.
+
+    A row of other updates than its budget's, such as one at equal time, has them from its limit: its budget and its rates' schedule end with them.
+    """
+    job = on.job
+    config = cast(DictConfig, OmegaConf.merge(job.config, {"batches": updates}))
     torch.manual_seed(config.seed)
     model = second_stage(on.first.model, build(on.sites))
-    Engine(on.place.fabric).place(model, on.first.learner, [])
-    course, settings = Course({"prior": model.prior}), OmegaConf.merge(config, {"batches": updates})
+    job.engine.place(model, on.first.learner, [])
 
-    def train(own: Path | None) -> None:
-        learner, batches = on.learner(config), on.data.batches(config.budget.size, updates, config.seed)
-        looks = Looks(config.budget.every, lambda: {VALIDATION: on.rate(model, "validation").nats_per_token.value or 0.0}, VALIDATION)
-        trained(model, learner, batches, descent(settings, learner, model), looks, on.place._replace(folder=own), course)  # type: ignore[arg-type]
+    def train(own: Job) -> Training:
+        learner = on.learner()
+        looks = Looks(lambda *_: {VALIDATION: on.rate(model, "validation").nats_per_token.value or 0.0}, VALIDATION)
+        shows = Shows(picture=lambda: tiles(shown(on, model), 8))
+        with_codes = Built(on.data, model, learner, descent(config, learner, model), budget(config))
+        return own._replace(progress=job.progress).trained(with_codes, looks, shows)
 
-    identity = {key: value for key, value in plain(config).items() if key not in ("sampling", "number", "against", "weights")}
-    identity["budget"] = {key: value for key, value in identity["budget"].items() if key not in ("samples", "judge", "rejector", "seeds")}
-    shared(folder, identity | {"updates": updates}, course, train)
-    return model.eval(), course
+    settings = {key: value for key, value in plain(config).items() if key not in OF_SAMPLES}
+    settings["budget"] = {key: value for key, value in settings["budget"].items() if key not in OF_SAMPLES_BUDGET}
+    training = shared(job, Stage("priors", settings, {"prior": model.prior}), train)
+    return model.eval(), training
 
 
 def measures(on: Stages, model: LatentVariableModel) -> dict[str, Measure]:
@@ -150,9 +153,9 @@ def measures(on: Stages, model: LatentVariableModel) -> dict[str, Measure]:
 
 
 @torch.no_grad()
-def realism(config: DictConfig, on: Stages, model: LatentVariableModel) -> dict[str, Measure]:
+def realism(on: Stages, model: LatentVariableModel) -> dict[str, Measure]:
     """FID, and IS where the judge classifies, of samples against the pictures of ``config.against``."""
-    data, engine = on.data.data, Engine(on.place.fabric)
+    config, data, engine = on.job.config, on.data.data, on.job.engine
     judge = made(config.budget.judge, data, config.weights)
     judge.to(next(model.prior.parameters()).device)
     distance = Realism(judge, ["fid", "is"] if judge.classes else ["fid"])

@@ -3,9 +3,8 @@
 A stage is what its own settings, data and seed make it.
 """
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -13,12 +12,15 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.taming.course import Course, Looks, Place, shared, trained
-from experiments.taming.sets import Source
+from experiments.job import Built, Job
+from experiments.taming import sets
+from experiments.taming.shared import Stage, shared
 from experiments.taming.vqgan import Preset
+from experiments.watching.grids import grid
+from experiments.watching.watcher import Shows
 from latentcomp.batch import Batch
 from latentcomp.data.shuffled import Shuffled
-from latentcomp.evaluate.training import Descent
+from latentcomp.evaluate.training import Budget, Descent, Looks, Source, Training
 from latentcomp.learners.gumbel_softmax import GumbelSoftmax
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.posteriors.nearest_code import NearestCode
@@ -41,7 +43,7 @@ def made(node: DictConfig, *arguments: Any, **settings: Any) -> Any:
         raise SystemExit(f"error: {error.__cause__ or error}") from error
 
 
-def plain(node: DictConfig) -> Any:
+def contained(node: DictConfig) -> Any:
     """A part of the configuration as plain data."""
     return OmegaConf.to_container(node, resolve=True)
 
@@ -58,18 +60,43 @@ class Maps(Shuffled):
         self.batches = batches
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.batches.after(self.start):
+        for batch in self.batches.after(self.start).share(self.rank, self.count):
             assert batch.c is not None
             yield Batch(batch.c, None, None, batch.index)
 
 
-def first_stage(config: DictConfig, data: Source, folder: Path | None, place: Place) -> Preset:
+class MapsOf(NamedTuple):
+    """A data set whose conditions are what is learned.
+
+    Attributes:
+        data: pictures and conditions.
+    """
+
+    data: sets.Source
+
+    def batches(self, size: int, updates: int, seed: int = 0) -> Maps:
+        """Batches of maps."""
+        return Maps(self.data.batches(size, updates, seed))
+
+
+def first_stage(job: Job, data: sets.Source) -> Preset:
     """The first stage of the pictures, trained as ``budget.first`` says."""
-    what = {key: value for key, value in plain(config.data).items() if key not in ("condition", "classes")}  # pictures are the same whatever is said of them
-    return _stage(config, config.budget.first, what, data.batches, folder, place)
+    node = job.config.budget.first
+    what = {key: value for key, value in contained(job.config.data).items() if key not in ("condition", "classes")}  # pictures are the same whatever is said of them
+    torch.manual_seed(job.config.seed)
+    preset = Preset(*made(node.preset))
+    return _trained(job, node, what, data, preset, seen(job, preset, data))
 
 
-def published(config: DictConfig, data: Source, folder: Path | None, place: Place, checkpoint: str | None, yaml: str | None) -> Preset:
+def seen(job: Job, preset: Preset, data: sets.Source, number: int = 64) -> Shows:
+    """What is watched of a first stage while it learns: which codes some validation pictures use, and how the first of them are reconstructed."""
+    if job.folder is None:
+        return Shows()
+    x = job.engine.placed(next(iter(data.held_out("validation"))).x[:number])
+    return Shows(x, lambda: grid(*preset, x[:8]) / 2 + 0.5)
+
+
+def published(job: Job, data: sets.Source, checkpoint: str | None, yaml: str | None) -> Preset:
     """A published first stage, or any other checkpoint of taming-transformers.
 
     Raises:
@@ -83,26 +110,25 @@ def published(config: DictConfig, data: Source, folder: Path | None, place: Plac
     return Preset(stage.model, learner)
 
 
-def maps_stage(config: DictConfig, data: Source, folder: Path | None, place: Place) -> Preset:
+def maps_stage(job: Job, data: sets.Source) -> Preset:
     """The first stage of the condition's maps (``budget.maps``)."""
-    node, kind = config.budget.maps, config.task.condition
+    node, kind = job.config.budget.maps, job.config.task.condition
     classes = {"classes": data.values} if kind == "labels" else {}
-    settings = plain(node)
+    settings = contained(node)
     settings = OmegaConf.create(settings | {"preset": settings[kind] | classes})
-    return _stage(config, settings, plain(config.data), lambda *how: Maps(data.batches(*how)), folder, place)
+    torch.manual_seed(job.config.seed)
+    return _trained(job, settings, contained(job.config.data), MapsOf(data), Preset(*made(settings.preset)), Shows())
 
 
-def _stage(config: DictConfig, node: Any, what: Any, batches: Callable[[int, int, int], Shuffled], folder: Path | None, place: Place) -> Preset:
-    settings = {key: value for key, value in plain(node).items() if key in ("updates", "size", "preset", "optimizer", "average")}
-    torch.manual_seed(config.seed)
-    model, learner = made(node.preset)
-    learner.seed = config.seed
-    course = Course({"model": model, "learner": learner})
+def _trained(job: Job, node: DictConfig, what: Any, data: Source, preset: Preset, shows: Shows) -> Preset:
+    """The last state of a stage, by its weight average where there is one: a loss with a critic says nothing of which state is best."""
+    model, learner = preset
+    settings = {key: value for key, value in contained(node).items() if key in ("updates", "size", "preset", "optimizer", "average")}
+    limits = Budget(node.updates, node.size, max(1, node.updates // 10))
 
-    def train(own: Path | None) -> None:
+    def train(own: Job) -> Training:
         optimizer = made(node.optimizer)([*model.parameters(), *learner.parameters()])
-        looks, where = Looks(max(1, node.updates // 10), dict), Place(own, place.fabric)
-        trained(model, learner, batches(node.size, node.updates, config.seed), Descent(optimizer, None, node.average), looks, where, course)
+        return own.trained(Built(data, model, learner, Descent(optimizer, None, node.average), limits), Looks(lambda *_: {}, None), shows)
 
-    shared(folder, {"settings": settings, "data": what, "seed": config.seed}, course, train)
-    return Preset(model, learner)
+    shared(job, Stage("first_stages", {"stage": settings, "data": what}, {"model": model, "learner": learner}), train)
+    return preset

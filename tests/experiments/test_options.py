@@ -14,6 +14,7 @@ from experiments.execute import build
 from experiments.second_stage import FirstStage
 from latentcomp.evaluate.protocol import Measure
 from latentcomp.evaluate.training import train
+from latentcomp.learners.second_stage import SecondStage
 from tests import small_mnist
 from tests.pictures import folder
 
@@ -104,34 +105,16 @@ def first(pictures, tmp_path_factory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if ".taming." in name])
-def test_what_the_tables_of_taming_transformers_honour_reaches_their_loop(name, monkeypatch):
-    """They train by a loop of their own, since rows share their stages."""
-    pytest.importorskip("lightning_fabric")
-
-    def captured(model, learner, batches, descent, looks, place, course):
-        raise Captured(descent, place, model)
-
-    monkeypatch.setattr(f"{name.rpartition('.')[0]}.trained", captured)
-    config = OmegaConf.merge(composed(name), {})
-    for option in options.PROCEDURES[name].honours:
-        OmegaConf.update(config, option, "cpu" if option == "machine.accelerator" else OTHERS[option], merge=False)
-    with pytest.raises(Captured) as caught:
-        get_method(name)(config, "row")
-    descent, place, model = caught.value.args
-    assert (descent.clip, descent.average) == (7.0, 0.5)
-    assert descent.scheduler is not None
-    assert {group["initial_lr"] for group in descent.optimizer.param_groups if group["name"] == "theta"} == {2 * config.optimizer.lr}
-    assert place.fabric.strategy.precision.precision == "64-true"
-    assert all(p.dtype == torch.float64 for p in model.decoder.parameters())
-
-
-@pytest.mark.parametrize("name", [name for name in ROWS if options.PROCEDURES[name].honours and ".taming." not in name])
+@pytest.mark.parametrize("name", [name for name in ROWS if options.PROCEDURES[name].honours])
 def test_what_a_procedure_honours_reaches_the_one_loop(name, monkeypatch, tmp_path, pictures, first):
-    """Everything at once, as ``train`` is given it; what ``train`` makes of it is tested where it stands."""
+    """Everything at once, as ``train`` is given it; what ``train`` makes of it is tested where it stands. A first stage that comes before has settings of its
+    own.
+    """
     pytest.importorskip("lightning_fabric")
 
     def captured(model, learner, data, descent, budget, seed, watch, machine, looks):
+        if name.endswith("taming.second.execute") and not isinstance(learner, SecondStage):
+            return train(model, learner, data, descent, budget, seed, watch, machine, looks)
         raise Captured(descent, machine, model)
 
     monkeypatch.setattr("experiments.job.train", captured)
@@ -159,10 +142,11 @@ def test_what_a_procedure_honours_reaches_the_one_loop(name, monkeypatch, tmp_pa
     assert (descent.clip, descent.average) == (7.0, 0.5)
     assert descent.scheduler is not None
     assert (machine.accumulate, machine.every, machine.log.log.every) == (2, 3, 7)
-    assert machine.checkpoints.folder.parent == tmp_path / "run" / "states"
+    place = machine.checkpoints.folder.parent
+    assert place == tmp_path / "run" / "states" or (name.endswith("taming.second.execute") and place.parents[1] == tmp_path / "priors")
     assert list(machine.log.log.writers) == ["csv"]
     assert machine.fabric.strategy.precision.precision == "64-true"
-    assert all(p.dtype == torch.float64 for p in model.decoder.parameters()) or "images" not in name
+    assert all(p.dtype == torch.float64 for p in model.decoder.parameters()) or not ("images" in name or "taming" in name)
     if "rates" in honours and len(descent.optimizer.param_groups) > 1:
         rates = {group["name"]: group["lr"] for group in descent.optimizer.param_groups}
         assert "theta" not in rates or rates["theta"] != rates["phi"]

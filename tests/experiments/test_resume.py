@@ -29,6 +29,8 @@ ROWS = {
     "second_stage": ("experiment=second_stage/masked", "budget=second_stage/smoke", "budget.size=20"),
     "collapse": ("experiment=collapse/modern", "budget=collapse/smoke", "codes=32", "budget.validation=20", "budget.test=4", "budget.look_images=4"),
     "amortisation": ("experiment=amortisation/log_variance", "budget=amortisation/smoke", "budget.size=10", *FROZEN),
+    "taming_prior": ("experiment=taming_orderings/z_curve", "budget=taming_orderings/smoke", "average=0.9"),
+    "taming_reconstruction": ("experiment=taming_reconstruction/rotation", "budget=taming_reconstruction/smoke"),
     "own_images": (*PICTURES, "preset=modern", THUMBNAILS, *TINY),
 }
 
@@ -54,8 +56,9 @@ def carried_out(composed: DictConfig, folder: Path, progress: Any = lambda step:
     records, pictures = get_method(composed.procedure)(composed, "row", progress, folder)
     values = {record["metric"]: record["value"] for record in records if record["metric"] != "seconds"}
     curve = [{key: value for key, value in look.items() if key != "seconds"} for look in pictures.pop("curve")]
-    (log,) = (folder / "states").glob("*/metrics.csv")
-    return values, curve, log.read_bytes(), pictures
+    logs = sorted([*(folder / "states").glob("*/metrics.csv"), *folder.parent.glob("*/*/states/*/metrics.csv")])  # its own, and those of stages that rows share
+    assert logs
+    return values, curve, b"".join(log.read_bytes() for log in logs), pictures
 
 
 def assert_same(mine: tuple[Any, ...], whole: tuple[Any, ...]) -> None:
@@ -72,17 +75,17 @@ def stopping(at: int, number: int) -> Any:
     return lambda step: os.kill(os.getpid(), number) if step == at else None
 
 
-SLOW = ("first_stage", "second_stage")  # seconds each, on the same path as the others
+SLOW = ("first_stage", "second_stage", "taming_reconstruction")  # seconds each, on the same path as the others
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ROWS])
 def test_a_stopped_run_exits_with_75_and_ends_where_it_would_have(name, tmp_path):
     composed = config(name, tmp_path)
-    whole, steps = carried_out(composed, tmp_path / "whole"), []
+    whole, stopped, steps = carried_out(composed, tmp_path / "whole" / "row-0"), tmp_path / "stopped" / "row-0", []
     with pytest.raises(Interrupted, match="SIGTERM came after 4 of 5 batches; saved") as caught:
-        carried_out(composed, tmp_path / "stopped", stopping(4, signal.SIGTERM))
+        carried_out(composed, stopped, stopping(4, signal.SIGTERM))
     assert caught.value.code == 75
-    assert_same(carried_out(composed, tmp_path / "stopped", steps.append), whole)
+    assert_same(carried_out(composed, stopped, steps.append), whole)
     assert steps == [5]
 
 

@@ -47,6 +47,8 @@ def test_pictures_of_a_folder_are_cut_anew_and_encoded_as_they_come(tmp_path):
     assert all(torch.equal(batch.z, codes(picture.x)) for batch, picture in zip(batches, pictures, strict=True))
     assert all(torch.equal(batch.z, codes(picture.x)) for batch, picture in zip(batches.after(4), pictures[4:], strict=True))
     assert len(coded.held_out("train")) == 1
+    parts = [list(batches.share(rank, 2)) for rank in (0, 1)]
+    assert all(torch.equal(torch.cat([a.z, b.z]), batch.z) for a, b, batch in zip(*parts, batches, strict=True)), "each process encodes its own rows"
 
 
 def test_maps_stand_in_the_place_of_pictures():
@@ -54,3 +56,5 @@ def test_maps_stand_in_the_place_of_pictures():
     maps, pictures = Maps(data.batches(8, 4, 0)), list(data.batches(8, 4, 0))
     assert all(torch.equal(batch.x, picture.c) for batch, picture in zip(maps, pictures, strict=True))
     assert torch.equal(next(iter(maps.after(2))).x, pictures[2].c)
+    parts = [list(maps.share(rank, 2)) for rank in (0, 1)]
+    assert all(torch.equal(torch.cat([a.x, b.x]), picture.c) for a, b, picture in zip(*parts, pictures, strict=True))
