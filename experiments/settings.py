@@ -29,6 +29,10 @@ OmegaConf.register_new_resolver("pixels", lambda binarisation: LABELS[binarisati
 OmegaConf.register_new_resolver("images", lambda name: NAMES[name], replace=True)
 OmegaConf.register_new_resolver("nth", lambda value, parts: max(1, value // parts), replace=True)
 OmegaConf.register_new_resolver("at_most", min, replace=True)
+OmegaConf.register_new_resolver("root", math.isqrt, replace=True)
+OmegaConf.register_new_resolver("times", lambda value, by: value * by, replace=True)
+OmegaConf.register_new_resolver("ratio", lambda value, by: value / by, replace=True)
+OmegaConf.register_new_resolver("sites", lambda side, multipliers: (side // 2 ** (len(multipliers) - 1)) ** 2, replace=True)
 OmegaConf.register_new_resolver("half", lambda value: value // 2, replace=True)
 
 

@@ -1,5 +1,6 @@
 """A row of the reconstruction table: a first stage with some number, size and geometry of codes; how near its reconstructions are, and which codes it uses."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -38,6 +39,7 @@ def execute(job: Job) -> Result:
     training = job.trained(built, Looks(lambda *_: look(stage, data, job.engine), None), seen(job, stage, data))
     found, pictures = measures(config, stage, data, job.engine)
     found |= {"parameters": Measure(float(parameters(stage.model) + parameters(stage.learner.posterior)), ""), "seconds": Measure(training.seconds, "s")}
+    found |= {"val_l1": Measure(training.curve[-1]["val_l1"], "")}
     curve = [{"step": at["step"], "val_nll": at["val_l1"], "seconds": at["seconds"], "code_usage": at["val_usage"]} for at in training.curve]
     return job.records(found, training.seconds), {"curve": curve, "best_step": training.best_step} | pictures
 
@@ -65,15 +67,31 @@ def measures(config: DictConfig, stage: Preset, data: Source, engine: Engine) ->
     for module in (judge, *distances.values()):
         module.to(next(stage.model.parameters()).device)
     judged = ImageMeasures(distances, [judge], ["fid"])
-    of = {part: judged.of_reconstructions(stage.model, stage.learner.posterior, _placed(data, part, engine)) for part in ("test", "train")}
+    seen = {part: _Counted(_placed(data, part, engine)) for part in ("test", "train")}
+    of = {part: judged.of_reconstructions(stage.model, stage.learner.posterior, batches) for part, batches in seen.items()}
     rfid = {name: of[part].pop(f"rfid_{judge.name}") for name, part in (("rfid", "test"), ("rfid_train", "train"))}
     found = of["test"] | rfid | {"code_usage": of["test"]["code_usage"]._replace(value=100 * (of["test"]["code_usage"].value or 0.0), unit="%")}
     x = next(_placed(data, "test", engine)).x[:SHOWN]
     with torch.no_grad():
         z = stage.learner.posterior(stage.model, x).mode
         y = stage.model.decode(stage.model.codebook(z)).mean
+    codebook = stage.model.codebook
+    found |= {"pictures": Measure(float(seen["test"].number), ""), "pictures_train": Measure(float(seen["train"].number), "")}
+    found |= {"bits": Measure(codebook.depth * math.log2(codebook.codes), "bits"), "dimensions": Measure(float(codebook.width), "")}
     point = torch.tensor([found["code_usage"].value, found["rfid"].value])
     return found, {"images": x.clone().cpu() / 2 + 0.5, "reconstructions": (y.cpu() / 2 + 0.5).clamp(0, 1), "point": point}
+
+
+class _Counted:
+    """Batches, and of how many pictures they were."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.batches, self.number = batches, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            self.number += batch.size
+            yield batch
 
 
 def _placed(data: Source, part: str, engine: Engine) -> Iterator[Batch]:

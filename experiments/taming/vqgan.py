@@ -20,7 +20,7 @@ from latentcomp.likelihoods import Gaussian, Likelihood
 from latentcomp.model import LatentVariableModel
 from latentcomp.nn.grid import SiteDecoder, SiteEncoder
 from latentcomp.nn.unet import Decoder, Encoder, Ladder
-from latentcomp.phases.anneal import Exponential
+from latentcomp.phases.anneal import Annealed, Cosine
 from latentcomp.phases.code_entropy import CodeEntropy
 from latentcomp.phases.critic import Critic
 from latentcomp.posteriors.factorised import Factorised
@@ -114,19 +114,17 @@ class Relaxed(NamedTuple):
     """Gumbel-softmax over independent logits, as DALL-E has it.
 
     Attributes:
-        start: the first temperature.
-        end: the last.
-        steps: in between.
+        temperature: of the relaxation, by the step.
+        hard: whether the code itself is decoded, with the relaxed gradient, as in the published code.
     """
 
-    start: float = 0.9
-    end: float = 0.1
-    steps: int = 1000
+    temperature: Annealed = Cosine()
+    hard: bool = True
 
     def __call__(self, encoder: nn.Module, codebook: Geometry, unit: Unit) -> Learner:
-        """The learner; its KL(q || p(z)) is in nats, so that an energy's temperature is the weight of it."""
+        """The learner; its KL(q || p(z)) is in nats over all sites, so that an energy's temperature is the weight of it."""
         head = nn.Linear(codebook.width, codebook.codes)
-        return GumbelSoftmax(Factorised(encoder, head), Relaxation(Exponential(self.start, self.end, self.steps)))
+        return GumbelSoftmax(Factorised(encoder, head), Relaxation(self.temperature, self.hard))
 
 
 def vqgan(

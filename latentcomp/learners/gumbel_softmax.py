@@ -20,7 +20,7 @@ from latentcomp.learners.learner import Loss, trainable
 from latentcomp.model import LatentVariableModel
 from latentcomp.noise import Noise
 from latentcomp.objectives import straight_through
-from latentcomp.phases.anneal import Constant, Exponential
+from latentcomp.phases.anneal import Annealed, Exponential
 from latentcomp.phases.behaviour import Behaviour
 from latentcomp.phases.m_step import MStep
 from latentcomp.phases.schedule import Schedule, Together
@@ -36,7 +36,7 @@ class Relaxation:
         hard: decode the one-hot code and take the relaxed gradient (straight-through).
     """
 
-    def __init__(self, temperature: Constant | Exponential | None = None, hard: bool = False) -> None:
+    def __init__(self, temperature: Annealed | None = None, hard: bool = False) -> None:
         self.temperature, self.hard = temperature or Exponential(), hard
 
     def __call__(self, q: FactorisedCodes, step: int, noise: Noise) -> Tensor:

@@ -1,6 +1,6 @@
 """The parts that learners are composed of: E-step objectives, behaviour policies, schedules, M-steps, sleep phases, temperature schedules, critics."""
 
-from latentcomp.phases.anneal import Constant, Exponential
+from latentcomp.phases.anneal import Constant, Cosine, Exponential
 from latentcomp.phases.behaviour import Behaviour, Exploring, FromPosterior, Mixed, Moved, OnPolicy
 from latentcomp.phases.chains import Chains
 from latentcomp.phases.code_entropy import CodeEntropy
@@ -26,8 +26,9 @@ from latentcomp.phases.schedule import EachBatch, OnlyE, Period, Schedule, Thres
 from latentcomp.phases.sleep import Sleep
 
 __all__ = [
-    "GAMES", "AdaptiveWeight", "AmortisedLogZ", "Behaviour", "Chains", "CodeEntropy", "Constant", "Critic", "CrossEntropy", "DetailedBalance", "EachBatch",
-    "Exploring", "Exponential", "FixedWeight", "FromPosterior", "Game", "Greedy", "ImportanceWeighted", "LeCAM", "LeaveOneOut", "LogVariance", "MStep",
-    "Marginalised", "Memory", "Mixed", "Moved", "MultiSample", "Objective", "OnPolicy", "OnlyE", "Period", "PrefixFlow", "Ramp", "Remembered", "Replay",
-    "Resampled", "Sampled", "ScalarLogZ", "Schedule", "Sleep", "SubTrajectoryBalance", "Threshold", "Together", "TrajectoryBalance", "Truncated", "WakePhi",
+    "GAMES", "AdaptiveWeight", "AmortisedLogZ", "Behaviour", "Chains", "CodeEntropy", "Constant", "Cosine", "Critic", "CrossEntropy", "DetailedBalance",
+    "EachBatch", "Exploring", "Exponential", "FixedWeight", "FromPosterior", "Game", "Greedy", "ImportanceWeighted", "LeCAM", "LeaveOneOut", "LogVariance",
+    "MStep", "Marginalised", "Memory", "Mixed", "Moved", "MultiSample", "Objective", "OnPolicy", "OnlyE", "Period", "PrefixFlow", "Ramp", "Remembered",
+    "Replay", "Resampled", "Sampled", "ScalarLogZ", "Schedule", "Sleep", "SubTrajectoryBalance", "Threshold", "Together", "TrajectoryBalance", "Truncated",
+    "WakePhi",
 ]  # fmt: skip

@@ -30,7 +30,7 @@ ROWS = {
     "collapse": ("experiment=collapse/modern", "budget=collapse/smoke", "codes=32", "budget.validation=20", "budget.test=4", "budget.look_images=4"),
     "amortisation": ("experiment=amortisation/log_variance", "budget=amortisation/smoke", "budget.size=10", *FROZEN),
     "taming_prior": ("experiment=taming_orderings/z_curve", "budget=taming_orderings/smoke", "average=0.9"),
-    "taming_reconstruction": ("experiment=taming_reconstruction/rotation", "budget=taming_reconstruction/smoke"),
+    "taming_reconstruction": ("experiment=taming_geometries/rotation", "budget=taming_reconstruction/smoke"),
     "own_images": (*PICTURES, "preset=modern", THUMBNAILS, *TINY),
 }
 

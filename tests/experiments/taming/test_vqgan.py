@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from experiments import settings
 from experiments.taming.maps import OneHot, depth_maps, label_maps
+from experiments.taming.stages import made
 from experiments.taming.two_levels import TwoLevelDecoder, TwoLevels
 from experiments.taming.vqgan import Flat, Nearest, Relaxed, unit, vqgan
 from latentcomp.batch import Batch
@@ -15,6 +17,7 @@ from latentcomp.energies import PerceptualEnergy
 from latentcomp.learners.vqgan import VQGAN
 from latentcomp.likelihoods import Laplace
 from latentcomp.nn.critic import PatchCritic
+from latentcomp.phases.anneal import Constant
 from latentcomp.phases.critic import Critic
 from latentcomp.taming.presets import Size
 
@@ -46,6 +49,25 @@ def test_an_entropy_term_and_the_published_legacy_weights():
     assert learner.entropy.weight == pytest.approx(0.1 * 256 / 0.1)
     legacy = built(likelihood=PerceptualEnergy(temperature=1.0), quantiser=Nearest(0.25, 1.0)).learner
     assert (legacy.codebook_weight, legacy.commitment_weight) == (0.25 / 64, 1 / 64)
+
+
+def test_the_gumbel_row_is_the_published_loss():
+    """E + w mean over sites of sum_k q log(q K), the code itself decoded: the learner's loss at temperature w / N, times that."""
+    weight = 0.3
+    model, learner = built(quantiser=Relaxed(Constant(0.7)), likelihood=PerceptualEnergy(temperature=weight / 16))
+    (loss,) = learner.losses(model, Batch(X))
+    with torch.no_grad():
+        q = learner.posterior(model, X).conditionals(torch.zeros(6, 16, dtype=torch.long)).softmax(-1)
+        kl = (q * (q * 8).log()).sum(-1).mean()
+        energy = (X - loss.output).abs().mean()
+    assert float(loss.value.detach()) * weight / 16 == pytest.approx(float(energy + weight * kl), rel=1e-5)
+    y = learner.relaxation(learner.posterior(model, X), 0, learner.noise(Batch(X)))
+    assert ((y.detach() - y.detach().round()).abs() < 1e-6).all(), "hard"
+    row = settings.row("taming_reconstruction", "gumbel", "full", 0, ("data.root=FOLDER",))
+    assert row.temperature * 32 * 32 == pytest.approx(1e-8)
+    temperature = made(row.quantiser).temperature
+    assert temperature(0) == pytest.approx(0.9)
+    assert temperature(1_000_001) == pytest.approx(1e-6)
 
 
 @pytest.mark.parametrize(
