@@ -65,17 +65,17 @@ def _built(size: Size, maps: Maps, restart: float) -> Preset:
     return Preset(model, StraightThrough(NearestCode(nn.Sequential(maps.before, encoder))))
 
 
-def label_maps(size: Size, classes: int, restart: float = 0.05) -> Preset:
+def label_maps(size: Size, classes: int, restart: float = 0.02) -> Preset:
     """Of maps of class numbers.
 
     Args:
         size: of networks and codes.
         classes: L.
-        restart: codes assigned less often than so many times a step, in running mean, move onto encoder outputs.
+        restart: codes that are used less than this share of the even use, in running mean, move onto encoder outputs.
     """
     return _built(size, Maps(classes, OneHot(classes), Categorical(classes)), restart)
 
 
-def depth_maps(size: Size, scale: float = 0.1, restart: float = 0.05) -> Preset:
+def depth_maps(size: Size, scale: float = 0.1, restart: float = 0.02) -> Preset:
     """Of grey maps in [-1, 1]; arguments as of :func:`label_maps`, with the scale of the Laplace likelihood."""
     return _built(size, Maps(1, nn.Identity(), Laplace(scale)), restart)

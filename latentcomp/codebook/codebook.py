@@ -1,8 +1,12 @@
 """A codebook of free vectors that descend a loss, with restart of dead codes.
 
-A code whose running count of assignments falls below a threshold is dead and moves onto an encoder output of the current batch (Dhariwal et al., 2020,
-"Jukebox"). What a step assigned leaves the learner as ``statistics``, tensors of rows. The loop puts the rows of all micro-batches below each other and
-hands them to ``update`` once a step, so that the split of a batch changes nothing.
+A code that is used much less than the others is dead and moves onto an encoder output of the current batch (Dhariwal et al., 2020, "Jukebox"). Use is counted
+in shares of the even use, M / K assignments of a step's M to each of K codes, as a running mean:
+
+    u_k <- decay u_k + (1 - decay) K n_k / M,        k is dead where u_k < restart,
+
+so that u is one on average, and a threshold means the same whatever K and the batch are. What a step assigned leaves the learner as ``statistics``, tensors of
+rows. The loop puts the rows of all micro-batches below each other and hands them to ``update`` once a step, so that the split of a batch changes nothing.
 """
 
 from typing import Any
@@ -25,13 +29,13 @@ class Codebook(Geometry):
     Args:
         codes: K.
         width: D.
-        restart: a code whose running count of assignments a step (decay 0.99) falls below this number is dead and moves onto an encoder output;
-            0 never restarts.
+        restart: a code whose use, in running mean (decay 0.99), falls below this share of the even use is dead and moves onto an encoder output: 0.1 for
+            codes that are used ten times less than if all were used alike; 0 never restarts.
         start: where the vectors begin, ``Gaussian()`` by default. ``KMeans`` waits for the first step of a learner that assigns codes.
         space: where they are compared, ``Euclidean()`` by default, or on the ``Sphere``.
 
     Raises:
-        ValueError: no code, no dimension, or a negative threshold.
+        ValueError: no code, no dimension, or a share outside [0, 1).
     """
 
     decay = 0.99
@@ -41,8 +45,11 @@ class Codebook(Geometry):
 
     def __init__(self, codes: int, width: int, restart: float = 0.0, start: Start | None = None, space: Space | None = None) -> None:
         super().__init__()
-        if codes < 1 or width < 1 or restart < 0:
-            raise ValueError(f"a codebook needs K >= 1 codes of D >= 1 dimensions and restart >= 0; got K={codes}, D={width}, restart={restart}")
+        if codes < 1 or width < 1 or not 0 <= restart < 1:
+            raise ValueError(
+                "a codebook needs K >= 1 codes of D >= 1 dimensions, and restart in [0, 1) is a share of the even use; "
+                f"got K={codes}, D={width}, restart={restart}"
+            )
         self.restart, self.start, self.space = restart, start or Gaussian(), space or Euclidean()
         self._own(self.space(self.start.draw(codes, width)))
         self.register_buffer("usage", torch.full((codes,), 2.0 * restart))
@@ -96,7 +103,8 @@ class Codebook(Geometry):
         if self.waits:
             self.begin(statistics["h"], statistics["index"], seed, step)
         elif self.restart > 0:
-            self.usage.lerp_(statistics["counts"].sum(0).to(self.usage.dtype), 1 - self.decay)
+            counts = statistics["counts"].sum(0).to(self.usage.dtype)
+            self.usage.lerp_(counts * (self.codes / counts.sum()), 1 - self.decay)
             self._restart(self.usage < self.restart, statistics, seed, step)
 
     @property

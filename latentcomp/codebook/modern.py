@@ -9,12 +9,12 @@ from latentcomp.codebook.space import Sphere
 from latentcomp.codebook.start import KMeans
 
 
-def modern_codebook(codes: int, width: int, restart: float = 0.5) -> EMACodebook:
+def modern_codebook(codes: int, width: int, restart: float = 0.1) -> EMACodebook:
     """The codebook of the ``modern`` presets: ``taming.presets.modern``, and ``modern`` among the configurations.
 
     Args:
         codes: K.
         width: D, of 8 to 32.
-        restart: codes assigned less often than so many times a step, in running mean, move onto encoder outputs; even use is B N / K, so take a part of it.
+        restart: codes that are used less than this share of the even use, in running mean, move onto encoder outputs.
     """
     return EMACodebook(codes, width, restart, start=KMeans(), space=Sphere())

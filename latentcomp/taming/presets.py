@@ -144,14 +144,14 @@ def taming(size: Size | None = None, distance: nn.Module | str | Path | None = N
     return _preset(size, ladder, PerceptualEnergy(_distance(distance, DropoutLPIPS), 1.0), (0.25, 1.0), critic)
 
 
-def modern(size: Size | None = None, distance: nn.Module | str | Path | None = None, start: int = 10_000, restart: float = 0.05) -> Preset:
+def modern(size: Size | None = None, distance: nn.Module | str | Path | None = None, start: int = 10_000, restart: float = 0.02) -> Preset:
     """The defects mended.
 
     Args:
         size: of the networks; by default the published one, with codes of eight dimensions, since on the sphere they want few.
         distance: as in :func:`paper`.
         start: the first step at which the critic counts; it learns from three quarters of it on, and counts in full from one and a half times it on.
-        restart: codes assigned less often than so many times a step, in running mean, move onto encoder outputs; even use would be B N / K.
+        restart: codes that are used less than this share of the even use, in running mean, move onto encoder outputs.
     """
     size = size or Size(width=8)
     ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0, group=size.group)
@@ -161,7 +161,7 @@ def modern(size: Size | None = None, distance: nn.Module | str | Path | None = N
     return _preset(size, ladder, PerceptualEnergy(_distance(distance, LPIPS), 1.0), (1.0, 0.25), critic, codebook)
 
 
-def plain(size: Size | None = None, scale: float = 0.1, restart: float = 0.05) -> Preset:
+def plain(size: Size | None = None, scale: float = 0.1, restart: float = 0.02) -> Preset:
     """No critic, no perceptual distance, no weights from elsewhere: running means under a Laplace likelihood (an L1 loss).
 
     Args:
@@ -189,7 +189,7 @@ def gflownet_em(size: Size | None = None, likelihood: Likelihood | None = None, 
     """
     size, likelihood = size or Size(), likelihood or Laplace(0.1, learned=True)
     ladder = Ladder(size.channels, size.multipliers, size.blocks, attention=(), extra=0, group=size.group)
-    model, _ = backbone(size, ladder, likelihood, Codebook(size.codes, size.width, restart=0.01, start=SmallUniform()))
+    model, _ = backbone(size, ladder, likelihood, Codebook(size.codes, size.width, restart=0.002, start=SmallUniform()))
     reader = SiteEncoder(Encoder(size.image[0], size.features, ladder), size.features, size.features)
     weight = _weight(size, likelihood)
     quantiser = StraightThrough(NearestCode(nn.Sequential(reader, nn.Linear(size.features, size.width))), weight, 0.25 * weight)

@@ -127,6 +127,24 @@ def test_restart_moves_dead_codes_alone_and_onto_encoder_outputs(kind):
     torch.testing.assert_close(codebook.weight[2:], moved_to)  # and there they stay
 
 
+@BOTH
+@pytest.mark.parametrize(("codes", "batch"), [(4, 20), (4, 200), (40, 20), (40, 200)])
+def test_a_share_means_the_same_whatever_the_codes_and_the_batch(kind, codes, batch):
+    """Half of the codes have a fifth of the even use: dead by a share of 0.21, alive by one of 0.19."""
+    counts = batch / codes * torch.tensor([0.2, 1.8], dtype=torch.float64).repeat_interleave(codes // 2)
+    h = torch.randn(batch, 1, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = {"counts": counts[None], "sums": torch.zeros(1, codes, D, dtype=torch.float64), "h": h, "index": torch.arange(batch)}
+    for share, dead in ((0.19, False), (0.21, True)):
+        codebook, restarted = kind(codes, D, restart=share).double(), torch.zeros(codes, dtype=torch.bool)
+        codebook.decay = 0.9
+        codebook.usage.fill_(1.0)
+        for step in range(60):
+            before = codebook.usage.clone()
+            codebook.update(rows, 0, step)
+            restarted |= codebook.usage > before + 0.1
+        assert restarted.tolist() == [dead] * (codes // 2) + [False] * (codes // 2)
+
+
 @pytest.mark.parametrize("seeds", [((0, 0), (1, 0)), ((0, 0), (0, 1))], ids=["seed", "step"])
 def test_which_outputs_win_depends_on_seed_and_step(seeds):
     weights = []

@@ -274,6 +274,7 @@ def test_shared_and_own_running_means_learn_from_their_depths():
         (lambda: LFQ(0), "got K=0: take 2 or 4"),
         (lambda: Codebook(0, 3), "K >= 1 codes.*got K=0"),
         (lambda: Codebook(4, 3, -1.0), "restart=-1.0"),
+        (lambda: Codebook(4, 3, 1.0), "a share of the even use; got K=4, D=3, restart=1.0"),
         (lambda: SimVQ(4, 0), "D=0"),
         (lambda: ResidualVQ([]), "one or more codebooks"),
         (lambda: ResidualVQ([Codebook(4, 3), Codebook(5, 3)]), r"agree on \(K, D\), got \[\(4, 3\), \(5, 3\)\]"),

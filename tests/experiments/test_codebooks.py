@@ -47,7 +47,7 @@ def test_a_codebook_s_config_builds_and_trains(name):
         assert isinstance(codebook.space, Sphere) == (name in ("sphere", "modern"))
         assert isinstance(codebook.start, KMeans) == (name in ("kmeans", "modern"))
         assert isinstance(codebook.start, SmallUniform) == (name == "legacy")
-        assert codebook.restart == (0.0 if name in ("gradient", "legacy") else 0.5)
+        assert codebook.restart == {"gradient": 0.0, "legacy": 0.0, "modern": 0.1}.get(name, 0.01)
     assert (made.learner.gradient is rotation_trick) == ("learner=rotation_trick" in overrides)
     *_, metrics = fit(made.model, made.learner, made.data.batches(20, 2), made.descent.optimizer)
     assert metrics["m_loss"].isfinite()

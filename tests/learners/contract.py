@@ -135,20 +135,20 @@ WHOLE: dict[str, Callable[[], Learner]] = {  # they keep the promises of a run, 
 }
 CODEBOOKS: dict[str, Callable[[int, int], Geometry]] = {
     "vq_kmeans": partial(Codebook, start=KMeans()),
-    "vq_ema_kmeans": partial(EMACodebook, restart=4.0, start=KMeans(2), space=Sphere()),
-    "vq_sphere": partial(Codebook, restart=4.0, space=Sphere()),
+    "vq_ema_kmeans": partial(EMACodebook, restart=0.9, start=KMeans(2), space=Sphere()),
+    "vq_sphere": partial(Codebook, restart=0.9, space=Sphere()),
     "sim_vq": SimVQ,
-    "vq_restart": partial(Codebook, restart=4.0),
-    "vqgan_critic": partial(EMACodebook, restart=4.0, decay=0.8),
+    "vq_restart": partial(Codebook, restart=0.9),
+    "vqgan_critic": partial(EMACodebook, restart=0.9, decay=0.8),
     "vq_ema": EMACodebook,
-    "vq_ema_restart": partial(EMACodebook, restart=4.0, decay=0.8),
+    "vq_ema_restart": partial(EMACodebook, restart=0.9, decay=0.8),
 }
 LEARNED_PRIOR = {"em_soft", "vimco", "gflownet_replay", "vq_gradient", "reweighted_wake_sleep", "gflownet_log_variance"}
 MODELS: dict[str, Callable[[], LatentVariableModel]] = {  # where a codebook is not all that differs
     "fsq": lambda: tiny_model(codes=9, codebook=lambda *_: FSQ((3, 3))),
     "lfq": lambda: tiny_model(codes=4, codebook=lambda codes, _: LFQ(codes)),
-    "residual": lambda: residual(Codebook, restart=4.0),
-    "residual_ema": lambda: residual(EMACodebook, restart=4.0, decay=0.8, start=KMeans(2)),
+    "residual": lambda: residual(Codebook, restart=0.9),
+    "residual_ema": lambda: residual(EMACodebook, restart=0.9, decay=0.8, start=KMeans(2)),
     "second_stage": lambda: second_stage(tiny_model(), tiny_model(learned_prior=True, seed=5).prior),
     "second_stage_factorised": lambda: second_stage(tiny_model(), tiny_model(learned_prior=True, seed=5).prior),
 }
