@@ -112,7 +112,8 @@ def execute(job: Job) -> Result:
     updates = remembered(own, lambda: made(config.limit)(config.budget.updates, build, trial(on)))
     model, training = learned(on, build, updates)
     found = measures(on, model) | {"parameters": Measure(float(parameters(model.prior)), ""), "updates": Measure(float(updates), "")}
-    found |= {"seconds": Measure(training.seconds, "s")} | ({} if config.sampling is None else realism(on, model))
+    best = min(look[VALIDATION] for look in training.curve)
+    found |= {VALIDATION: Measure(best, "nats"), "seconds": Measure(training.seconds, "s")} | ({} if config.sampling is None else realism(on, model))
     curve = [{"step": look["step"], "val_nll": look[VALIDATION], "seconds": look["seconds"]} for look in training.curve]
     return job.records(found, training.seconds), {"curve": curve, "best_step": training.best_step, "samples": shown(on, model)}
 
@@ -154,7 +155,7 @@ def measures(on: Stages, model: LatentVariableModel) -> dict[str, Measure]:
 
 @torch.no_grad()
 def realism(on: Stages, model: LatentVariableModel) -> dict[str, Measure]:
-    """FID, and IS where the judge classifies, of samples against the pictures of ``config.against``."""
+    """FID, and IS where the judge classifies, of samples against the pictures of ``config.against``, and how many there were of both."""
     config, data, engine = on.job.config, on.data.data, on.job.engine
     judge = made(config.budget.judge, data, config.weights)
     judge.to(next(model.prior.parameters()).device)
@@ -167,7 +168,8 @@ def realism(on: Stages, model: LatentVariableModel) -> dict[str, Measure]:
     for images in made(config.sampling)(drawn, number):
         distance.update(images, real=False)
     found = distance.measures()
-    return {kind: found[f"{kind}_{judge.name}"] for kind in ("fid", "is") if f"{kind}_{judge.name}" in found}
+    numbers = {"samples": Measure(float(distance.made), ""), "pictures": Measure(float(distance.real), "")}
+    return {name.removesuffix(f"_{judge.name}"): measure for name, measure in found.items()} | numbers
 
 
 @torch.no_grad()

@@ -67,7 +67,7 @@ class Pictures:
                 f"it has {image.width}x{image.height} pixels, and the shorter side is to have {view.side}: give a smaller crop or resize, or enlarge=True"
             )
         size = size_for(image, view.side)
-        return sized(image, size), None if self.pairs is None else self.pairs.read(entry, self.files, image, size)
+        return sized(image, size, by=view.filter), None if self.pairs is None else self.pairs.read(entry, self.files, image, size)
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -6,7 +6,7 @@ What is done to a file that is not already so, and nothing else:
 * 16-bit and floating-point grey values are brought to 8 bits over their type's whole range;
 * what is transparent shows white;
 * grey becomes colour by repeating it, colour becomes grey by ITU-R 601 luma (unless ``strict``: then both are refused);
-* it is resized so that its shorter side has the wanted length, bicubically, with Pillow's antialiasing (labels: the nearest one).
+* it is resized so that its shorter side has the wanted length, bicubically or bilinearly, with Pillow's antialiasing (labels: the nearest one).
 """
 
 import warnings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Kind = Literal["picture", "labels"]
+Filter = Literal["bicubic", "bilinear"]
 NAMES = {1: "grey", 3: "colour"}
 
 
@@ -69,11 +70,11 @@ def labels(path: Path) -> "Image":
     return image.convert("L") if image.mode == "1" else image
 
 
-def sized(image: "Image", size: tuple[int, int], kind: Kind = "picture") -> UInt8[Tensor, "C H W"]:
+def sized(image: "Image", size: tuple[int, int], kind: Kind = "picture", by: Filter = "bicubic") -> UInt8[Tensor, "C H W"]:
     """The pixels, at (height, width)."""
     resampling = _pillow().Resampling
     if image.size != size[::-1]:
-        image = image.resize(size[::-1], resampling.NEAREST if kind == "labels" else resampling.BICUBIC)
+        image = image.resize(size[::-1], resampling.NEAREST if kind == "labels" else resampling[by.upper()])
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(*size, -1).permute(2, 0, 1).contiguous()
 

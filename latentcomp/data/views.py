@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from latentcomp.data.pictures import Filter
 from latentcomp.noise import Noise
 
 _PLACES = 20201217  # the seed of the fixed places of held-out crops: the data set's own, not a run's
@@ -26,6 +28,7 @@ class View:
         signed: pixels in [-1, 1], as VQGAN and LPIPS want them; else in [0, 1].
         enlarge: whether a picture whose shorter side has less than ``resize`` pixels is enlarged; else it is left out, and reported.
         strict: whether a picture of other channels is left out, and reported, instead of converted.
+        filter: of resizing, with Pillow's antialiasing: ``bicubic``, or ``bilinear``, by which the published FIDs' pictures were made smaller.
     """
 
     crop: int = 256
@@ -36,12 +39,15 @@ class View:
     signed: bool = True
     enlarge: bool = False
     strict: bool = False
+    filter: Filter = "bicubic"
 
     def __post_init__(self) -> None:
         if self.crop < 1 or self.crops < 1:
             raise ValueError(f"a view takes at least one square of at least one pixel, got crop={self.crop}, crops={self.crops}")
         if self.side < self.crop:
             raise ValueError(f"pictures resized to {self.resize} pixels hold no square of {self.crop}: resize must be at least crop")
+        if self.filter not in get_args(Filter):
+            raise ValueError(f"pictures are resized by {' or '.join(get_args(Filter))}, got filter={self.filter!r}")
         if self.channels not in (1, 3):
             raise ValueError(f"pictures have 1 channel (grey) or 3 (colour), got channels={self.channels}")
 

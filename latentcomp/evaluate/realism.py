@@ -4,7 +4,8 @@
   keeps two sums. With few images it is biased upwards; rFID is FID of reconstructions against their own images.
 * KID (Binkowski et al., 2018): the squared maximum mean discrepancy under the kernel (f.f'/F + 1)^3, unbiased; the mean over subsets of the features, which
   it keeps. It has no standard error: the subsets overlap, and their spread says how much the choice of subsets matters, not how much other images would.
-* IS (Salimans et al., 2016): exp E_x KL(p(y|x) || p(y)) of a classifier's classes y, for made images alone. It keeps the logits.
+* IS (Salimans et al., 2016): exp E_x KL(p(y|x) || p(y)) of a classifier's classes y, for made images alone: the mean over ten splits of them, and its
+  deviation between splits, as published. p(y) is a split's own, so that few images make it too low. It keeps the logits.
 
 No images are kept. All three are torchmetrics'.
 """
@@ -30,20 +31,23 @@ class Realism:
         extractor: in whose features; its name stands in the measures' names.
         kinds: which of ``fid``, ``kid`` and ``is``.
         subset: the number of features in each of KID's hundred subsets, at most.
-        seed: of the subsets.
+        seed: of the subsets, and of which image is in which split.
+        splits: of IS; ten in published tables.
 
     Raises:
-        ValueError: an unknown kind, or IS with an extractor that does not classify.
+        ValueError: an unknown kind, no split, or IS with an extractor that does not classify.
         ImportError: torchmetrics is not installed.
     """
 
-    def __init__(self, extractor: Extractor, kinds: Sequence[str] = ("fid", "kid"), subset: int = 1000, seed: int = 0) -> None:
+    def __init__(self, extractor: Extractor, kinds: Sequence[str] = ("fid", "kid"), subset: int = 1000, seed: int = 0, splits: int = 10) -> None:
         unknown = sorted(set(kinds) - set(KINDS))
         if unknown:
             raise ValueError(f"there is no distance {', '.join(unknown)} here; known: {', '.join(KINDS)}")
-        self.extractor, self.kinds, self.subset, self.seed = extractor.frozen(), tuple(kinds), subset, seed
+        if splits < 1:
+            raise ValueError(f"the inception score is a mean over one split or more, got splits={splits}")
+        self.extractor, self.kinds, self.subset, self.seed, self.splits = extractor.frozen(), tuple(kinds), subset, seed, splits
         self.real = self.made = 0
-        self.metrics = _metrics(extractor, self.kinds, subset)
+        self.metrics = _metrics(extractor, self.kinds, subset, splits)
 
     @torch.no_grad()
     def update(self, images: Float[Tensor, "B C H W"], real: bool) -> None:
@@ -57,34 +61,41 @@ class Realism:
             self.metrics["is"].update(self.extractor.logits(images))
 
     def measures(self, prefix: str = "") -> dict[str, Measure]:
-        """``fid_NAME``, ``kid_NAME``, ``is_NAME`` of this extractor, after ``prefix``; a number from too few images says so.
+        """``fid_NAME``, ``kid_NAME``, ``is_NAME`` and ``is_deviation_NAME`` of this extractor, after ``prefix``; a number from too few images says so.
 
         Raises:
-            ValueError: fewer than two images of either set.
+            ValueError: fewer than two images of either set, or fewer made ones than splits.
         """
         if self.made < 2 or (self.real < 2 and set(self.kinds) != {"is"}):
             raise ValueError(f"a distance between sets needs at least two images of each, got {self.real} real and {self.made} made ones")
-        found = {kind: getattr(self, f"_{kind}")() for kind in self.kinds}
+        if "is" in self.kinds and self.made < self.splits:
+            few = f"the inception score is a mean over {self.splits} splits, and {self.made} images were made"
+            raise ValueError(f"{few}: make more, or pass splits={self.made}")
+        found = {name: measure for kind in self.kinds for name, measure in getattr(self, f"_{kind}")().items()}
         return {f"{prefix}{kind}_{self.extractor.name}": measure for kind, measure in found.items()}
 
-    def _fid(self) -> Measure:
+    def _fid(self) -> dict[str, Measure]:
         few, width = min(self.real, self.made), self.extractor.num_features
         reason = None if few > width else f"flagged: of {few} images, {width} features have singular covariances, and the distance is too high"
-        return Measure(max(0.0, float(self.metrics["fid"].compute())), "", None, reason)
+        return {"fid": Measure(max(0.0, float(self.metrics["fid"].compute())), "", None, reason)}
 
-    def _kid(self) -> Measure:
+    def _kid(self) -> dict[str, Measure]:
         metric = self.metrics["kid"]
         metric.subset_size = min(self.subset, self.real, self.made)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             mean, _ = metric.compute()  # the deviation is that of overlapping subsets
-        return Measure(float(mean), "")
+        return {"kid": Measure(float(mean), "")}
 
-    def _is(self) -> Measure:
+    def _is(self) -> dict[str, Measure]:
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore", UserWarning)  # one split has no deviation
-            mean, _ = self.metrics["is"].compute()
-        return Measure(float(mean), "")
+            torch.manual_seed(self.seed)
+            mean, deviation = self.metrics["is"].compute()
+        each, classes = self.made // self.splits, self.extractor.classes
+        reason = None if each >= classes else f"flagged: {each} images a split cannot show {classes} classes, and the score is too low"
+        found = {"is": Measure(float(mean), "", None, reason)}
+        return found | ({"is_deviation": Measure(float(deviation), "")} if self.splits > 1 else {})
 
 
 class _Features(nn.Module):
@@ -99,8 +110,8 @@ class _Features(nn.Module):
         return features.double()
 
 
-def _metrics(extractor: Extractor, kinds: Sequence[str], subset: int) -> dict[str, Any]:
-    """The metrics of torchmetrics by kind; IS in one split, which is the least biased for few images."""
+def _metrics(extractor: Extractor, kinds: Sequence[str], subset: int, splits: int) -> dict[str, Any]:
+    """The metrics of torchmetrics by kind."""
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
         from torchmetrics.image.inception import InceptionScore
@@ -115,7 +126,7 @@ def _metrics(extractor: Extractor, kinds: Sequence[str], subset: int) -> dict[st
     made = {
         "fid": lambda: FrechetInceptionDistance(features).set_dtype(torch.float64),
         "kid": lambda: KernelInceptionDistance(features, subset_size=subset),
-        "is": lambda: InceptionScore(_Features(extractor.classes), splits=1),
+        "is": lambda: InceptionScore(_Features(extractor.classes), splits=splits),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that features are kept, as the module's docstring says

@@ -5,7 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from latentcomp.data.listing import Entry
+from latentcomp.data.members import Pictures, Report
 from latentcomp.data.pictures import BadPicture, labels, picture, size_for, sized
+from latentcomp.data.views import View
 from tests.pictures import draw, pixels, truncated
 
 
@@ -99,3 +102,15 @@ def test_the_shorter_side_gets_the_length_and_the_mean_stays():
     assert size_for(image.transpose(Image.Transpose.ROTATE_90), 20) == (30, 20)
     small = sized(image, (20, 30))
     assert (small.float().mean((1, 2)) - torch.as_tensor(pixels(0, 40, 61)).float().mean((0, 1))).abs().max() < 1.5
+
+
+def test_both_filters_are_pillow_s(tmp_path):
+    image = Image.fromarray(pixels(0, 40, 61))
+    for name in ("bicubic", "bilinear"):
+        expected = torch.as_tensor(np.array(image.resize((30, 20), Image.Resampling[name.upper()]))).movedim(-1, 0)
+        assert torch.equal(sized(image, (20, 30), by=name), expected)
+    assert not torch.equal(sized(image, (20, 30), by="bilinear"), sized(image, (20, 30)))
+    image.save(tmp_path / "picture.png")
+    for name in ("bicubic", "bilinear"):
+        shown, _ = Pictures([Entry(tmp_path / "picture.png", "picture.png")], View(20, filter=name), None, Report(), memory=False)[0]
+        assert torch.equal(shown, sized(image, (20, 30), by=name))

@@ -55,8 +55,15 @@ def test_units():
         assert (view.shown(view.pixels(squares)) * 255).round().flatten().tolist() == [0, 128, 255]
 
 
+@pytest.mark.usefixtures("unchecked")  # else the annotations refuse a filter first
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"crop": 0}, "at least one pixel"), ({"resize": 9, "crop": 10}, "hold no square of 10"), ({"channels": 4}, "got channels=4")]
+    ("wrong", "message"),
+    [
+        ({"crop": 0}, "at least one pixel"),
+        ({"resize": 9, "crop": 10}, "hold no square of 10"),
+        ({"channels": 4}, "got channels=4"),
+        ({"filter": "box"}, "got filter='box'"),
+    ],
 )
 def test_views_that_cannot_be(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -85,12 +85,24 @@ def test_kid_of_subsets_is_a_function_of_the_seed():
     assert {measure.stderr for measure in (one, *others)} == {None}, "the spread of overlapping subsets is no standard error"
 
 
+def score(p: np.ndarray) -> float:
+    return math.exp((p * np.log(p / p.mean(0))).sum(1).mean())
+
+
 def test_is_against_its_formula():
+    """Over all images, and over ten splits of four, whichever images are in which: the mean and the deviation of the splits' scores."""
     logits = np.random.default_rng(3).uniform(-1, 1, (40, 4)) * 3
     p = np.exp(logits.clip(-1, 1)) / np.exp(logits.clip(-1, 1)).sum(1, keepdims=True)
-    expected = math.exp((p * np.log(p / p.mean(0))).sum(1).mean())
-    found = measured(logits, logits, kinds=("is",), classes=4)
-    assert found["ris_pixels"].value == pytest.approx(expected, rel=1e-5)
+    found = measured(logits, logits, kinds=("is",), classes=4, splits=1)
+    assert found.keys() == {"ris_pixels"}
+    assert found["ris_pixels"].value == pytest.approx(score(p), rel=1e-5)
+    torch.manual_seed(5)
+    scores = [score(p[part]) for part in torch.randperm(40).numpy().reshape(10, 4)]
+    found = measured(logits, logits, kinds=("is",), classes=4, seed=5)
+    assert found["ris_pixels"].value == pytest.approx(np.mean(scores), rel=1e-5)
+    assert found["ris_deviation_pixels"].value == pytest.approx(np.std(scores, ddof=1), rel=1e-4)
+    assert found["ris_pixels"].reason is None
+    assert measured(logits, logits, kinds=("is",), classes=4, seed=6) != found
 
 
 def test_too_few_images_are_said():
@@ -98,6 +110,11 @@ def test_too_few_images_are_said():
     assert "of 4 images, 4 features have singular covariances" in measured(few, few, kinds=("fid",))["rfid_pixels"].reason
     with pytest.raises(ValueError, match="at least two images of each, got 4 real and 1 made ones"):
         measured(few, few[:1])
+    with pytest.raises(ValueError, match="a mean over 10 splits, and 4 images were made: make more, or pass splits=4"):
+        measured(few, few, kinds=("is",), classes=4)
+    assert "1 images a split cannot show 4 classes" in measured(few, few, kinds=("is",), classes=4, splits=4)["ris_pixels"].reason
+    with pytest.raises(ValueError, match="one split or more, got splits=0"):
+        Realism(extractor(classes=4), ("is",), splits=0)
 
 
 def test_what_cannot_be_measured_is_refused(monkeypatch):
