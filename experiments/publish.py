@@ -4,7 +4,6 @@ Writes docs/results/NAME.md (the table, how it was made, the tuning), its figure
 the table between its marks ``<!-- table NAME -->`` and ``<!-- end -->``. No figure in the documentation is typed by hand.
 """
 
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -14,10 +13,15 @@ from typing import Any
 from hydra.utils import get_method
 from tabulate import tabulate
 
-from experiments import figures, report, settings, tables, tune
+from experiments import figures, report, settings, tables, tried, tune
 from experiments.results import write_json
 
 DOCS = Path(__file__).parent.parent / "docs" / "results"
+JUDGED = {  # by what trials are judged: in words, at the head of a column, and with how many digits
+    tune.BY: ("the exact NLL of the validation images under the fitted prior", "best validation NLL", ".2f"),
+    "val_l1": ("the mean absolute error on validation pictures", "least error", ".4f"),
+    "val_nats_per_code": ("the NLL of the validation pictures' codes, in nats a code", "best validation NLL", ".3f"),
+}
 MARKS = "<!-- table {name} -->\n{table}\n<!-- end -->"
 
 
@@ -41,19 +45,22 @@ def page(results: tables.Results, pictures: dict[str, str]) -> str:
 def _tuning(name: str, spec: dict[str, Any]) -> list[str]:
     if "tuning" not in spec:
         return []
-    trials = json.loads(tune.trials_file(name).read_text())
+    trials, by = tried.stored(tune.trials_file(name)), tune.by(spec)
+    if not trials:
+        return ["## Tuning", f"None was made yet; `python -m experiments.tune {name}` tries the same settings for every row."]
     rows = []
-    for row in spec["rows"]:
-        winner = tune.best(trials, row)
-        values = [t["val_nll_fitted_prior"] for t in trials if t["row"] == row]
-        rows.append([spec["labels"][row], *(s.split("=")[1] for s in winner["setting"]), winner["val_nll_fitted_prior"], max(values), len(values)])
+    for row in tune.rows(spec):
+        winner = tune.best(spec, trials, row)
+        values = [t[by] for t in trials if t["row"] == row]
+        rows.append([spec["labels"][row], *(s.split("=")[1] for s in winner["setting"]), winner[by], max(values), len(values)])
+    words, heading, digits = JUDGED[by]
     names = [key.split(".")[-1] for key in spec["tuning"]["grid"]]
     grid = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in spec["tuning"]["grid"].items())
     return [
         "## Tuning",
         f"Every row was tried with every setting of the same grid ({grid}) on seed {spec['tuning']['seed']}, which the table does not report, and judged by "
-        f"the exact NLL of the validation images under the fitted prior. All trials: `experiments/conf/tuning/{name}.json`.",
-        tabulate(rows, ["row", *names, "best validation NLL", "worst", "trials"], "github", floatfmt=("", "", "", ".2f", ".2f", "d")),
+        f"{words}. All trials: `experiments/conf/tuning/{name}.json`.",
+        tabulate(rows, ["row", *names, heading, "worst", "trials"], "github", floatfmt=("", *[""] * len(names), digits, digits, "d")),
     ]
 
 

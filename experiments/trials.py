@@ -5,18 +5,17 @@ it trains as in the table, and counts by its last look at the validation images,
 conf/trials/NAME.yaml, what came of it in conf/trials/NAME.json, where a trial that was made already with the very same configuration is not made again.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import pool, settings
-from experiments.execute import build, plain
+from experiments import pool, settings, tried
+from experiments.execute import build
 from experiments.job import Job, Result, procedure
 from experiments.machine import on_device
-from experiments.results import fingerprint, write_json
+from experiments.tried import Trial, Wanted
 from latentcomp.evaluate.protocol import Measure
 
 FOLDER = settings.CONF / "trials"
@@ -44,43 +43,25 @@ def specification(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in spec.items()}
 
 
-def configured(name: str, given: tuple[str, ...] = ()) -> list[tuple[str, str, DictConfig]]:
-    """All trials of a table: row, words, configuration."""
+def configured(name: str, given: tuple[str, ...] = ()) -> list[Wanted]:
+    """All trials of a table."""
     spec = specification(name)
     every = [(row, words, overrides) for row, settings_of in spec["trials"].items() for words, overrides in settings_of.items()]
-    return [(row, words, settings.row(name, row, "cpu", spec["seed"], (*spec["overrides"], *own, *given))) for row, words, own in every]
+    configs = [settings.row(name, row, "cpu", spec["seed"], (*spec["overrides"], *own, *given)) for row, _, own in every]
+    return [Wanted(row, words, config, (row, words, config)) for (row, words, _), config in zip(every, configs, strict=True)]
 
 
-def trial(row: str, words: str, config: DictConfig) -> dict[str, Any]:
+def trial(row: str, words: str, config: DictConfig) -> Trial:
     """One of them."""
     records, shown = looked(config, row, pool.Reporter(config.batches))
     (record,) = records
     curve = [[look["step"], round(look["val_nll"], 2)] for look in shown["curve"]]
-    made = {"config": fingerprint(_comparable(config)), "seed": config.seed, "seconds": round(record["seconds"], 1)}
-    return {"row": row, "setting": words, "val_nll": round(record["value"], 2), "curve": curve} | made
+    return {"setting": words, "val_nll": round(record["value"], 2), "curve": curve, "seconds": round(record["seconds"], 1)}
 
 
-def run(name: str, given: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def run(name: str, given: tuple[str, ...] = ()) -> list[Trial]:
     """Makes the trials that are missing, and writes them all, the best of each row first."""
-    path, wanted = FOLDER / f"{name}.json", configured(name, given)
-    configs = {fingerprint(_comparable(config)) for *_, config in wanted}
-    trials = [old for old in (json.loads(path.read_text()) if path.exists() else []) if old["config"] in configs]
-    done = {old["config"] for old in trials}
-    missing = [job for job in wanted if fingerprint(_comparable(job[2])) not in done]
-    names = [f"{row}, {words}" for row, words, _ in missing]
-    for number, result in pool.side_by_side(trial, missing, names, [config.batches for *_, config in missing], len(trials)):
-        if isinstance(result, BaseException):
-            print(f"{names[number]} failed: {result}")  # a setting that diverges has lost
-            continue
-        trials.append(result)
-        write_json(path, sorted(trials, key=lambda made: (made["row"], made["val_nll"])))
-    return trials
-
-
-def _comparable(config: DictConfig) -> dict[str, Any]:
-    """Without the place of the data, which is each machine's own."""
-    whole = plain(config)
-    return whole | {"data": {key: value for key, value in whole["data"].items() if key != "root"}}
+    return tried.completed(FOLDER / f"{name}.json", trial, configured(name, given), lambda made: (made["row"], made["val_nll"]))
 
 
 def main(arguments: list[str]) -> None:

@@ -1,19 +1,23 @@
-"""The tuning of a table: ``python -m experiments.tune NAME``.
+"""The tuning of a table: ``python -m experiments.tune NAME [budget=cpu] [setting=value ...]``.
 
-Every row is run with every setting of the table's grid (``tuning`` in conf/table/NAME.yaml, at most nine settings) on one seed that the table does not
-report, and judged on validation images under the fitted prior. The trials go to conf/tuning/NAME.json, where a row that was tried already with the very
-same configuration is not tried again; the best setting of each row is printed, and stands in the row's file (a test compares the two).
+Every row, or those that the table names for it, is run with every setting of the table's grid (``tuning`` in conf/table/NAME.yaml, at most nine settings) on
+one seed that the table does not report, and judged by one number of validation data (``by``). The trials go to conf/tuning/NAME.json, where a trial that was
+made already with the very same configuration is not made again; the best setting of each row is printed, and is to stand in the row's configuration (a test
+compares the two where there are trials).
 """
 
 import itertools
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from experiments import pool, settings
-from experiments.execute import execute, plain
-from experiments.results import fingerprint, write_json
+from hydra.utils import get_method
+
+from experiments import pool, settings, tried
+from experiments.tried import Trial, Wanted
+
+FOLDER = settings.CONF / "tuning"
+BY = "val_nll_fitted_prior"  # where a table says nothing else
 
 
 def grid(spec: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -22,57 +26,67 @@ def grid(spec: dict[str, Any]) -> list[tuple[str, ...]]:
     return list(itertools.product(*axes))
 
 
-def trials_file(name: str) -> Path:
+def rows(spec: dict[str, Any]) -> list[str]:
+    """Those that are tuned: all of the table, or those that it names because the others have their settings from them."""
+    return spec["tuning"].get("rows", spec["rows"])
+
+
+def by(spec: dict[str, Any]) -> str:
+    """The number that decides, the least is best."""
+    return spec["tuning"].get("by", BY)
+
+
+def trials_file(name: str, budget: str = "cpu") -> Path:
     """Where the trials of a table are kept."""
-    return settings.CONF / "tuning" / f"{name}.json"
+    return FOLDER / f"{name if budget == 'cpu' else f'{name}-{budget}'}.json"
 
 
-def best(trials: list[dict[str, Any]], row: str) -> dict[str, Any]:
-    """The trial of a row with the lowest validation NLL."""
-    return min((trial for trial in trials if trial["row"] == row), key=lambda trial: trial["val_nll_fitted_prior"])
+def best(spec: dict[str, Any], trials: list[Trial], row: str) -> Trial:
+    """The trial of a row with the lowest number on validation data."""
+    return min((trial for trial in trials if trial["row"] == row), key=lambda trial: trial[by(spec)])
 
 
-def trial(name: str, row: str, seed: int, setting: tuple[str, ...]) -> dict[str, Any]:
-    """One run, judged on validation images."""
-    before = 0
-
-    def progress(step: int) -> None:
-        nonlocal before
-        pool.report(step - before)
-        before = step
-
-    config = settings.row(name, row, "cpu", seed, setting)
-    records, _ = execute(config, row, progress)
+def trial(name: str, row: str, budget: str, overrides: tuple[str, ...], setting: tuple[str, ...]) -> Trial:
+    """One run, judged on validation data."""
+    config = settings.row(name, row, budget, settings.table(name)["tuning"]["seed"], (*overrides, *setting))
+    records, _ = get_method(config.procedure)(config, row, pool.Reporter(config.batches))
     values = {record["metric"]: record["value"] for record in records}
     validation = {key: value for key, value in values.items() if key.startswith("val_")}
-    return {"row": row, "seed": seed, "setting": list(setting), "seconds": values["seconds"], "config": fingerprint(plain(config))} | validation
+    return {"setting": list(setting), "seconds": values["seconds"]} | validation
 
 
-def tune(name: str) -> list[dict[str, Any]]:
-    """Runs the trials that are missing and writes them all."""
-    spec, path = settings.table(name), trials_file(name)
-    seed = spec["tuning"]["seed"]
-    trials = json.loads(path.read_text()) if path.exists() else []
-    wanted = [(name, row, seed, setting) for row in spec["rows"] for setting in grid(spec)]
-    configs = [fingerprint(plain(settings.row(name, row, "cpu", seed, setting))) for name, row, seed, setting in wanted]
-    trials = [old for old in trials if (old["row"], old["config"]) in {(job[1], config) for job, config in zip(wanted, configs, strict=True)}]
-    done = {(old["row"], old["config"]) for old in trials}
-    missing = [job for job, config in zip(wanted, configs, strict=True) if (job[1], config) not in done]
-    batches = {row: settings.row(name, row, "cpu", seed).batches for row in spec["rows"]}
-    names, steps = [f"{job[1]} {' '.join(job[3])}" for job in missing], [batches[job[1]] for job in missing]
-    for number, result in pool.side_by_side(trial, missing, names, steps, len(trials)):
-        if isinstance(result, BaseException):
-            print(f"{missing[number][1]} with {missing[number][3]} failed: {result}")  # a setting that diverges has lost
-        else:
-            trials.append(result)
-            write_json(path, sorted(trials, key=lambda t: (spec["rows"].index(t["row"]), t["setting"])))
-    return trials
+def tune(name: str, budget: str = "cpu", overrides: tuple[str, ...] = ()) -> list[Trial]:
+    """Runs the trials that are missing and writes them all.
+
+    Raises:
+        UnknownName: the table has no grid, or no such budget; lists those that there are.
+    """
+    spec = settings.table(name)
+    if "tuning" not in spec:
+        raise settings.unknown("table with a grid to tune", name, [table for table in settings.tables() if "tuning" in settings.table(table)])
+    if budget not in settings.budgets(spec):
+        raise settings.unknown("budget", budget, settings.budgets(spec))
+    seed, order = spec["tuning"]["seed"], rows(spec)
+    wanted = [
+        Wanted(row, " ".join(setting), settings.row(name, row, budget, seed, (*overrides, *setting)), (name, row, budget, overrides, setting))
+        for row in order
+        for setting in grid(spec)
+    ]
+    return tried.completed(trials_file(name, budget), trial, wanted, lambda made: (order.index(made["row"]), made["setting"]))
+
+
+def main(arguments: list[str]) -> None:
+    """Tunes, and prints the best setting of each row."""
+    if not arguments or not all("=" in argument for argument in arguments[1:]):
+        raise SystemExit(f"{__doc__}\nTables: {', '.join(table for table in settings.tables() if 'tuning' in settings.table(table))}")
+    name, *rest = arguments
+    budget = next((argument.partition("=")[2] for argument in rest if argument.startswith("budget=")), "cpu")
+    finished, spec = tune(name, budget, tuple(argument for argument in rest if not argument.startswith("budget="))), settings.table(name)
+    for row in rows(spec):
+        if any(made["row"] == row for made in finished):
+            winner = best(spec, finished, row)
+            print(f"{row:24s} {' '.join(winner['setting']):44s} {by(spec)} {winner[by(spec)]:.4g}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit(f"{__doc__}\nTables: {', '.join(settings.tables())}")
-    finished = tune(sys.argv[1])
-    for tuned in settings.table(sys.argv[1])["rows"]:
-        winner = best(finished, tuned)
-        print(f"{tuned:24s} {' '.join(winner['setting']):44s} val {winner['val_nll_fitted_prior']:.3f}")
+    main(sys.argv[1:])

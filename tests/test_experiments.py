@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra.utils import get_method, instantiate
 
-from experiments import settings, tune
+from experiments import settings
 from experiments.execute import build, execute, plain
 from experiments.report import SHOWN
 from experiments.reproduce import parsed, reproduce
@@ -88,17 +88,6 @@ def test_a_table_like_another_has_its_rows_with_its_own_settings(codes):
     assert spec["rows"] == settings.table("mnist")["rows"]
     assert settings.row(f"mnist_k{codes}", "modern_greedy", "full", 0).codes == codes
     assert f"K = {codes}:" in settings.worded_as_usual(f"mnist_k{codes}")["title"]
-
-
-def test_each_row_of_the_digits_stands_at_the_best_of_its_tuning_trials():
-    spec, trials = settings.table("digits"), json.loads(tune.trials_file("digits").read_text())
-    assert len(tune.grid(spec)) <= 9
-    assert spec["tuning"]["seed"] >= settings.row("digits", "exact_em", "full", 0).budget.seeds, "the tuning seed is not one that is reported"
-    for row in spec["rows"]:
-        assert sum(trial["row"] == row for trial in trials) == len(tune.grid(spec))
-        stands = settings.row("digits", row, "cpu", spec["tuning"]["seed"])
-        tuned = settings.row("digits", row, "cpu", spec["tuning"]["seed"], tune.best(trials, row)["setting"])
-        assert plain(stands) == plain(tuned), f"{row} does not stand at {tune.best(trials, row)['setting']}"
 
 
 def test_one_backbone():

@@ -1,7 +1,7 @@
 """Stages that several rows want: each is trained once, as a run of its own in a folder of its own, and taken from there by all others.
 
-Such a run is carried out as any other (``Job.trained``): it leaves its log, saves itself, ends after a signal and goes on where it stopped, whichever row takes it
-up. So what names it is what makes the stage, and nothing of the row that trains it. Rows that run side by side wait for each other.
+Such a run is carried out as any other (``Job.trained``): it leaves its log, saves itself, ends after a signal and goes on where it stopped, whichever row takes
+it up. So what names it is what makes the stage, and nothing of the row that trains it. Rows that run side by side wait for each other.
 """
 
 import fcntl

@@ -82,7 +82,7 @@ class MapsOf(NamedTuple):
 def first_stage(job: Job, data: sets.Source) -> Preset:
     """The first stage of the pictures, trained as ``budget.first`` says."""
     node = job.config.budget.first
-    what = {key: value for key, value in contained(job.config.data).items() if key not in ("condition", "classes")}  # pictures are the same whatever is said of them
+    what = {key: value for key, value in contained(job.config.data).items() if key not in ("condition", "classes")}  # they make no other pictures
     torch.manual_seed(job.config.seed)
     preset = Preset(*made(node.preset))
     return _trained(job, node, what, data, preset, seen(job, preset, data))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import settings, trials
+from experiments import settings, trials, tried
 from latentcomp.evaluate.training import Training
 from tests import small_mnist
 
@@ -20,14 +20,14 @@ def test_the_seed_is_none_that_the_table_reports(name):
 
 def test_every_trial_composes_and_none_is_another_under_a_new_name():
     made = trials.configured("mnist")
-    assert len({json.dumps(trials._comparable(config), sort_keys=True) for *_, config in made}) == len(made)
-    assert {row: words for row, words, _ in made if words == "as it stands"}.keys() == {row for row, *_ in made}
+    assert len({one.key for one in made}) == len(made)
+    assert {one.row for one in made if one.words == "as it stands"} == {one.row for one in made}
 
 
 def test_a_trial_is_made_once_and_counts_by_its_last_look(tmp_path, monkeypatch, capsys):
     (tmp_path / "mnist.yaml").write_text("seed: 3\noverrides: [budget.every=1]\ntrials: {vq_ema: {as it stands: [], faster: [optimizer.lr=0.01]}}\n")
     monkeypatch.setattr(trials, "FOLDER", tmp_path)
-    monkeypatch.setattr(trials.pool, "side_by_side", lambda function, jobs, *_: enumerate([function(*job) for job in jobs]))
+    monkeypatch.setattr(tried.pool, "side_by_side", lambda function, jobs, *_: enumerate([function(*job) for job in jobs]))
     given, made, train = (*SMALL, f"data.root={small_mnist.write(tmp_path)}"), [], trials.Job.trained
     monkeypatch.setattr(trials.Job, "trained", lambda *arguments: made.append(train(*arguments)) or made[-1])
     trials.main(["mnist", *given])
