@@ -75,7 +75,7 @@ def stopping(at: int, number: int) -> Any:
     return lambda step: os.kill(os.getpid(), number) if step == at else None
 
 
-SLOW = ("first_stage", "second_stage", "taming_reconstruction")  # seconds each, on the same path as the others
+SLOW = ("first_stage", "second_stage", "taming_prior", "taming_reconstruction")  # seconds each, on the same path as the others
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ROWS])
