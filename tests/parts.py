@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from latentcomp.codebook import FSQ, LFQ, Codebook, EMACodebook, Euclidean, Gaussian, KMeans, ResidualVQ, SimVQ, SmallUniform, Sphere
 from latentcomp.codes.masked import Decoding, uniform_share
-from latentcomp.conditions import Conditioning, Coordinates, Encoded, Labels, Shifted, StartCode, Tokens
+from latentcomp.conditions import Conditioning, Coordinates, Encoded, LabelMap, Labels, Quantised, Shifted, Small, StartCode, Tokens
 from latentcomp.energies import PerceptualEnergy
 from latentcomp.likelihoods import Bernoulli, Categorical, DiscretisedLogistic, Laplace
 from latentcomp.likelihoods import Gaussian as GaussianPixels
@@ -129,6 +129,9 @@ PARTS: dict[type, tuple[Callable[[], Any], Callable[[Any], Tensor] | None]] = {
     StartCode: (lambda: StartCode(2), lambda c: c.encode(LABELS)),
     Coordinates: (lambda: Coordinates(8, 2), lambda c: c.encode(noise(2, 1, 4, 4))),
     Encoded: (lambda: Encoded(tiny_model().float(), posterior("nearest_code").float()), lambda c: c.encode(noise(2, 1, 2, 3).round())),
+    Quantised: (lambda: Quantised(SiteEncoder(unet.Encoder(1, 4, LADDER), 4, 2), Codebook(3, 2)), lambda c: c.encode(noise(2, 1, 8, 8))),
+    LabelMap: (lambda: LabelMap(3, 2), lambda c: c.encode((3 * noise(2, 1, 4, 4)).long())),
+    Small: (lambda: Small(Coordinates(8, 1), 2), lambda c: c.encode(noise(2, 1, 4, 4))),
     Shifted: (lambda: Shifted(Tokens(4), 3), lambda c: c.encode(Z)),
     Conditioning: (lambda: Conditioning(Coordinates(8, 1), 2), lambda c: c(noise(2, 1, 4, 4))),
     FirstStage: (first_stage, lambda stage: stage.encode(noise(2, 1, 8, 8))),

@@ -47,7 +47,7 @@ def test_the_command_draws_what_the_prior_draws_and_says_where(stages, tmp_path,
         assert grid.size == (3 * (6 * 16 + 2), 6 * 16 + 2)
 
 
-@pytest.mark.parametrize("size", ["16x16", "20x32"])
+@pytest.mark.parametrize("size", ["16x16", "16x20"])
 def test_a_sample_is_a_function_of_seed_and_number_alone(stages, tmp_path, size, capsys):
     whole = sample([f"second={stages[1]}", "number=4", f"size={size}", "batch=4", f"out={tmp_path / 'whole'}"])
     parts = sample([f"second={stages[1]}", "number=1", f"size={size}", "batch=1", f"out={tmp_path / 'parts'}"])

@@ -294,7 +294,8 @@ def test_the_order_says_which_grid_it_is_for():
         torch.testing.assert_close(transformer.decode(z), transformer.first_stage.reconstruct(x))
 
 
-@pytest.mark.parametrize("name", ["Identity", "SpiralOut"])
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", [pytest.param("Identity", marks=pytest.mark.slow), "SpiralOut"])
 @torch.no_grad()
 def test_samples_parts_and_windows_follow_the_published_order(name):
     permuted = {} if name == "Identity" else {"permuter_config": {"target": f"x.{name}", "params": {"H": 8, "W": 8}}}
