@@ -4,6 +4,7 @@ Such a run is carried out as any other (``Job.trained``): it leaves its log, sav
 it up. So what names it is what makes the stage, and nothing of the row that trains it. Rows that run side by side wait for each other.
 """
 
+import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,6 @@ from experiments.job import Job, plain
 from experiments.machine import digest
 from latentcomp import __version__, checkpoint, processes
 from latentcomp.evaluate.training import Training
-from latentcomp.locks import Lock, Locked, hold
 
 DONE = "stage.pt"
 CARRIED_OUT = ("seed", "machine", "log", "precision")  # what a stage has of its row: how a run is carried out
@@ -99,25 +99,25 @@ def _kept(folder: Path, modules: Mapping[str, nn.Module], train: Callable[[], Tr
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Within it no other row is; the lock is freed also where its process dies. Processes of one run wait together, so that none gives the others up."""
+    """Within it no other row is; the lock is freed also where its process dies. Processes of one run wait together, so that none gives the others up.
+
+    ``latentcomp.locks`` keeps processes apart, and refuses the second; here rows wait for each other, threads of one process too.
+    """
     if processes.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        held: list[Lock] = []
-        while not processes.any_of(_taken(folder, held)):
-            time.sleep(0.2)
-        try:
+        with (folder / "lock").open("w") as lock:
+            while not processes.any_of(_taken(lock)):
+                time.sleep(0.2)
             yield
-        finally:
-            held.clear()  # nothing refers to it any more, which frees it
     else:
         while not processes.any_of(False):
             pass
         yield
 
 
-def _taken(folder: Path, held: list[Lock]) -> bool:
+def _taken(lock: Any) -> bool:
     try:
-        held.append(hold(folder))
-    except Locked:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     return True

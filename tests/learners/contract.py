@@ -185,8 +185,12 @@ def masked_prior() -> Masked:
 
 
 def adam(model: LatentVariableModel, learner: Learner, rate: float = 0.01) -> torch.optim.Adam:
-    """One Adam over all parameters."""
-    return torch.optim.Adam([*model.parameters(), *learner.parameters()], rate)
+    """One Adam over all parameters.
+
+    Some gradients are nought but for rounding, such as those of the keys' biases, which move all logits of an attention alike. Divided by their own size they
+    become steps that differ from processor to processor, so epsilon is above that rounding (1e-16) by as much as a step may differ (1e-10).
+    """
+    return torch.optim.Adam([*model.parameters(), *learner.parameters()], rate, eps=1e-6)
 
 
 def trained(model: LatentVariableModel, learner: Learner, batches: list[Batch], accumulate: int = 1) -> list[dict[str, Tensor]]:
