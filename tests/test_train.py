@@ -83,7 +83,7 @@ def test_several_optimisers_share_the_parameters():
     one = adam(model, learner)
     list(fit(model, learner, batches(2), one))
     other_model, other = made("reinforce")
-    list(fit(other_model, other, batches(2), [torch.optim.Adam(part.parameters(), 0.01) for part in (other_model, other)]))
+    list(fit(other_model, other, batches(2), [torch.optim.Adam(part.parameters(), 0.01, eps=one.defaults["eps"]) for part in (other_model, other)]))
     assert_same(state(model, learner), state(other_model, other))
 
 
