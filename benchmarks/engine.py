@@ -10,11 +10,14 @@ and flushed to the disk, by the clock, and spread over the steps between two of 
 import argparse
 import copy
 import json
+import os
+import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -123,6 +126,17 @@ def timed(task: Callable[[], object]) -> dict[str, float]:
     return {"processor": time.process_time() - processor, "clock": time.perf_counter() - clock}
 
 
+def setting(options: argparse.Namespace) -> dict[str, Any]:
+    """How it was measured."""
+    machine = {"torch": torch.__version__, "python": platform.python_version(), "cpu": torch.backends.cpu.get_cpu_capability(), "load": os.getloadavg()[0]}
+    sizes = {name: getattr(options, name) for name in ("batch", "repeats", "between", "threads")}
+    return (
+        {"command": "python -m benchmarks.engine --json FILE", "how": "both in turn in one process, medians; seconds, and shares of a bare step"}
+        | sizes
+        | machine
+    )
+
+
 def main() -> None:
     """Measures and prints."""
     options = arguments()
@@ -134,7 +148,7 @@ def main() -> None:
     print(f"a save takes {1e3 * result['save']:.0f} ms, {100 * result['saves']:.2f} % of the {options.between} steps between two")
     print(f"together {100 * (result['loop_processor'] + result['saves']):.2f} %")
     if options.json:
-        options.json.write_text(json.dumps(result | {"threads": options.threads}, indent=2) + "\n")
+        options.json.write_text(json.dumps(result | {"measured": setting(options)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
