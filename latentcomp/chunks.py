@@ -1,9 +1,9 @@
 """How many images a network decodes at once where no gradient is wanted: as many as its widest layer leaves in one small piece of memory.
 
 The time of a decoder is that of its last layers, whose activations are its largest. On a CPU they cost more the less of them stays near the processor; and
-above 32 MiB the C library asks the system for fresh pages at each layer, which are filled with zeros first. The decoder of 128 channels at 28x28 takes half as
-long again for 128 images at once as for twice 64 (``python -m benchmarks.gflownet_em`` times what follows from it). An accelerator wants many images, to keep
-all its processors busy.
+above 32 MiB the C library asks the system for fresh pages at each layer, which are filled with zeros first. An E-step of the discrete VAE, whose codes are
+judged without a gradient, is timed by ``python -m benchmarks.gflownet_em``. An accelerator wants many images, to keep all its
+processors busy.
 """
 
 import math

@@ -148,5 +148,5 @@ class ConvDecoder(Described, nn.Module):
         """The logits."""
         grid = rearrange(e, "b (h w) d -> b d h w", h=self.grid[0], w=self.grid[1])
         features = self.layers[:-1](grid.contiguous(memory_format=torch.channels_last))
-        # the last convolution, 1x1 to one channel, is a linear map of each pixel's features, which lie side by side: three times as fast as torch's convolution
+        # the last convolution, 1x1 to one channel, is a linear map of each pixel's features, which lie side by side: faster than torch's convolution
         return linear(features.permute(0, 2, 3, 1), self.last_weight.flatten(1), cast(nn.Conv2d, self.layers[-1]).bias).permute(0, 3, 1, 2)
