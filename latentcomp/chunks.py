@@ -30,10 +30,15 @@ def images_at_once(numbers: int, like: Tensor) -> int:
 
 
 def in_chunks(network: nn.Module, rows: Tensor, at_once: int) -> Tensor:
-    """What the network makes of the rows, so many at a time, unless it would make something else of them: a batch norm in training reads its whole batch."""
-    if len(rows) <= at_once or any(isinstance(module, _BatchNorm) and module.training for module in network.modules()):
+    """What the network makes of the rows, so many at a time, unless it would make something else of them: a batch norm may read its whole batch."""
+    if len(rows) <= at_once or any(isinstance(module, _BatchNorm) and takes_moments(module) for module in network.modules()):
         return network(rows)
     return torch.cat([network(part) for part in rows.split(at_once)])
+
+
+def takes_moments(norm: _BatchNorm) -> bool:
+    """Of the batch that it is given, instead of those that it remembers."""
+    return norm.training or norm.running_mean is None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from latentcomp import processes
 from latentcomp.batch import Batch
+from latentcomp.chunks import takes_moments
 from latentcomp.engine import Engine
 from latentcomp.learners.learner import Learner, Loss
 from latentcomp.model import LatentVariableModel
@@ -207,13 +208,8 @@ def _check_norms(model: LatentVariableModel, learner: Learner) -> None:
         return
     for part, whole in (("model", model), ("learner", learner)):
         for name, module in whole.named_modules():
-            if isinstance(module, _BatchNorm) and not isinstance(module, SharedBatchNorm2d | nn.SyncBatchNorm) and _takes_moments(module):
+            if isinstance(module, _BatchNorm) and not isinstance(module, SharedBatchNorm2d | nn.SyncBatchNorm) and takes_moments(module):
                 raise ValueError(
                     f"{part}.{name} is a {type(module).__name__}, whose moments would be those of each of the {processes.count()} processes' own rows: use "
                     "latentcomp.nn.SharedBatchNorm2d, which has the same state (on GPUs torch.nn.SyncBatchNorm, too), another norm, or one process"
                 )
-
-
-def _takes_moments(norm: _BatchNorm) -> bool:
-    """Of what it is given, instead of those that it remembers."""
-    return norm.training or norm.running_mean is None

@@ -1,5 +1,7 @@
 """How many images are decoded at once where no gradient is wanted."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from latentcomp import chunks
 from latentcomp.codebook.codebook import Codebook
 from latentcomp.likelihoods import Bernoulli
 from latentcomp.model import LatentVariableModel
-from latentcomp.nn.convolutional import ConvDecoder
+from latentcomp.nn.convolutional import ConvDecoder, Norm
 from latentcomp.priors import Uniform
 from tests.scenarios import tiny_images, tiny_model
 
@@ -25,7 +27,7 @@ class Counting(nn.Module):
         return self.network(e)
 
 
-def model_of(channels: int, norm: type[nn.Module] | None = None) -> LatentVariableModel:
+def model_of(channels: int, norm: Norm | None = None) -> LatentVariableModel:
     """Whose widest layer leaves ``channels`` numbers for each of 28x28 pixels."""
     return LatentVariableModel(Uniform(16, 4), Codebook(4, 1), Counting(ConvDecoder(channels, 1, norm)), Bernoulli())
 
@@ -58,9 +60,9 @@ def test_without_a_gradient_the_decoder_is_given_a_part_at_a_time(monkeypatch):
     torch.testing.assert_close(parts, whole)
 
 
-@pytest.mark.parametrize(("training", "rows"), [(True, [7]), (False, [3, 3, 1])])
-def test_a_batch_norm_in_training_is_given_its_whole_batch(training, rows, monkeypatch):
-    model = model_of(2, nn.BatchNorm2d).train(training)
+@pytest.mark.parametrize(("training", "remembers", "rows"), [(True, True, [7]), (False, False, [7]), (False, True, [3, 3, 1])])
+def test_a_batch_norm_that_takes_moments_is_given_its_whole_batch(training, remembers, rows, monkeypatch):
+    model = model_of(2, partial(nn.BatchNorm2d, track_running_stats=remembers)).train(training)
     model.image_shape  # noqa: B018  # looks at one image
     monkeypatch.setattr(chunks, "NEAR", 4 * 784 * 2 * 3)
     model.decoder.rows.clear()

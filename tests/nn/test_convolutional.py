@@ -18,7 +18,3 @@ def test_the_decoder_is_its_layers_one_after_the_other(width, grid):
     wanted, found = (torch.autograd.grad((image * weight).sum(), [e, *decoder.parameters()]) for image in (plain, decoder(e)))
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
-    torch.testing.assert_close(
-        torch.autograd.grad(decoder(e).sum(), decoder.last_weight)[0],
-        torch.autograd.grad(decoder.layers(e.transpose(1, 2).unflatten(-1, grid)).sum(), decoder.last_weight)[0],
-    )
