@@ -51,9 +51,16 @@ class Hidden(Cache):
 
     total: Tensor
 
-    def repeat(self, times: int) -> None:
-        """Each row ``times`` over."""
-        self.total = self.total.repeat_interleave(times, -2)
+    def select(self, rows: Int[Tensor, " r"]) -> None:
+        """These rows in place of all, of each run as many.
+
+        Raises:
+            ValueError: runs would be left with different numbers of rows, or in another order.
+        """
+        runs, each = self.total.shape[-3:-1]
+        if len(rows) % runs or bool((rows.view(runs, -1) // each != torch.arange(runs, device=rows.device).unsqueeze(-1)).any()):
+            raise ValueError(f"{runs} runs are computed side by side: choose as many rows of each, run by run")
+        self.total = self.total.flatten(-3, -2)[..., rows, :].unflatten(-2, (runs, -1))
 
 
 class RunwisePolicy(SequenceNetwork[Hidden]):

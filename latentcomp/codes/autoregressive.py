@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from latentcomp.codes.distribution import CodeDistribution, check_given, check_shown, checked_exploration, flattened, inverse_cdf
+from latentcomp.codes.prefixes import shared_walk
 from latentcomp.nn.sequence import SequenceNetwork
 from latentcomp.noise import Noise
 
@@ -92,6 +93,14 @@ class AutoregressiveCodes(CodeDistribution):
         rows, leading, n = self._rows(sample_shape)
         u = (noise or Noise.fresh(n, self._device)).uniform(leading, self.event_shape)
         z, log_q = self._rollout((*leading, n), _inverse(u))
+        return z.view(*rows, -1), log_q.view(rows)
+
+    @torch.no_grad()
+    def sample_often_and_log_prob(self, samples: int, noise: Noise) -> tuple[Int[Tensor, "M *B N"], Float[Tensor, "M *B"]]:
+        """The same codes, from a walk that computes each distinct prefix of a datum once."""
+        rows, leading, _ = self._rows((samples,))
+        u = noise.uniform(leading, self.event_shape).view(-1, *self.event_shape)
+        z, log_q = shared_walk(self.network, self._context, self._log_p, u)
         return z.view(*rows, -1), log_q.view(rows)
 
     def continued(self, given: Int[Tensor, "R a"], noise: Noise | None = None) -> Int[Tensor, "R N"]:
@@ -197,6 +206,7 @@ class AutoregressiveCodes(CodeDistribution):
             log_p = self._log_p(self.network.advance(cache, site, z))[:, :k]
             table = (table.unsqueeze(-1) + log_p.view(rows, -1, k)).flatten(1)
             if site + 1 < len(self.cardinalities):
-                cache.repeat(k)
-                z = torch.arange(k, device=self._device).repeat(table.numel() // k)
+                prefixes = torch.arange(table.numel(), device=self._device)
+                cache.select(prefixes // k)
+                z = prefixes % k
         return table.view(*self.batch_shape, -1)

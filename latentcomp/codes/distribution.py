@@ -56,6 +56,13 @@ class CodeDistribution(Distribution, ABC):
             z = self.sample(sample_shape, noise)
             return z, self.log_prob(z)
 
+    def sample_often_and_log_prob(self, samples: int, noise: Noise) -> tuple[Int[Tensor, "M *B N"], Float[Tensor, "M *B"]]:
+        """What :meth:`sample_and_log_prob` gives for a sample shape ``(M,)``, for estimates that want thousands of samples of each datum.
+
+        A family may compute what many samples have in common once. Doing so asks the device for numbers, so it is not for training.
+        """
+        return self.sample_and_log_prob((samples,), noise)
+
     def features(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N1 H"]:
         """Features of the N + 1 prefixes of z, the empty and the complete one included, for a flow head; where the family has them."""
         raise AttributeError(f"{type(self).__name__} keeps no features of prefixes: choose a sequential posterior, such as Autoregressive")

@@ -44,6 +44,11 @@ class OrderedCodes(CodeDistribution):
         z, log_q = self.written.sample_and_log_prob(sample_shape, noise)
         return self._placed(z), log_q
 
+    def sample_often_and_log_prob(self, samples: int, noise: Noise) -> tuple[Int[Tensor, "M *B N"], Float[Tensor, "M *B"]]:
+        """What the inner distribution draws, put in place."""
+        z, log_q = self.written.sample_often_and_log_prob(samples, noise)
+        return self._placed(z), log_q
+
     def log_prob_steps(self, z: Int[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
         """log q of the code of each site given those written before it, at the site's own place."""
         return self._placed(self.written.log_prob_steps(self._sequence(z)))

@@ -210,7 +210,7 @@ def draws(
         raise ValueError(f"{type(model.likelihood).__name__} is an unnormalised energy: it has no likelihood in nats to estimate")
     q, p, some = proposal(model, x, c), model.prior(c), _from_prior(samples, prior_share)
     noise = Noise(seed, 0, torch.arange(first, first + len(x), device=x.device))
-    z, log_q = q.sample_and_log_prob((samples - some,), noise)
+    z, log_q = q.sample_often_and_log_prob(samples - some, noise)
     if some:
         prior_codes = p.sample((some,) if p.batch_shape else (some, len(x)), noise)
         z, log_q = torch.cat([prior_codes, z]), torch.cat([q.log_prob(prior_codes), log_q])

@@ -17,13 +17,16 @@ from latentcomp.nn.sequence import Cache, SequenceNetwork
 
 @dataclass
 class GuidedCache(Cache):
-    """The inner network's cache: rows with their condition, then the same rows without."""
+    """The inner network's cache: so many rows with their condition, then the same rows without."""
 
     inner: Cache
 
-    def repeat(self, times: int) -> None:
-        """Each row ``times`` over, in both halves."""
-        self.inner.repeat(times)
+    rows: int
+
+    def select(self, rows: Int[Tensor, " r"]) -> None:
+        """These rows in place of all, in both halves."""
+        self.inner.select(torch.cat([rows, rows + self.rows]))
+        self.rows = len(rows)
 
 
 class Guided(SequenceNetwork[GuidedCache]):
@@ -79,11 +82,11 @@ class Guided(SequenceNetwork[GuidedCache]):
 
     def start(self, rows: int, context: Tensor | None = None) -> GuidedCache:
         """Both halves."""
-        return GuidedCache(self.network.start(2 * rows, self._contexts(rows, context)))
+        return GuidedCache(self.network.start(2 * rows, self._contexts(rows, context)), rows)
 
     def resume(self, rows: int, context: Tensor | None, given: Int[Tensor, "R a"]) -> GuidedCache:
         """Both halves, the codes read at once."""
-        return GuidedCache(self.network.resume(2 * rows, self._contexts(rows, context), given.repeat(2, 1)))
+        return GuidedCache(self.network.resume(2 * rows, self._contexts(rows, context), given.repeat(2, 1)), rows)
 
     def advance(self, cache: GuidedCache, site: int, z: Int[Tensor, " R"] | None) -> Float[Tensor, "R K"]:
         """The code joins both halves."""

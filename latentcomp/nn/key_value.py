@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentcomp.nn.sequence import Cache
@@ -67,9 +67,9 @@ class KeyValueCache(Cache):
         self._unseen = self.memory[0].new_zeros(2 * self._capacity)
         self._unseen[self._capacity :] = -torch.inf
 
-    def repeat(self, times: int) -> None:
-        """Each row ``times`` over."""
-        self.memory = [layer.repeat_interleave(times, 1) for layer in self.memory]
+    def select(self, rows: Int[Tensor, " r"]) -> None:
+        """These rows in place of all."""
+        self.memory, self.first = [layer[:, rows] for layer in self.memory], self.first[rows]
         self._lay_out()
 
     def slots(self, position: int) -> Iterator[Slot]:

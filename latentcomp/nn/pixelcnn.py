@@ -26,9 +26,9 @@ class Grid(Cache):
 
     codes: Tensor
 
-    def repeat(self, times: int) -> None:
-        """Each row ``times`` over."""
-        self.codes = self.codes.repeat_interleave(times, 0)
+    def select(self, rows: Int[Tensor, " r"]) -> None:
+        """These rows in place of all."""
+        self.codes = self.codes[rows]
 
 
 class MaskedConv2d(Described, nn.Conv2d):

@@ -27,10 +27,10 @@ class GridCache(Cache):
     codes: Tensor
     context: Tensor | None
 
-    def repeat(self, times: int) -> None:
-        """Each row ``times`` over."""
-        self.codes = self.codes.repeat_interleave(times, 0)
-        self.context = None if self.context is None else self.context.repeat_interleave(times, 0)
+    def select(self, rows: Int[Tensor, " r"]) -> None:
+        """These rows in place of all."""
+        self.codes = self.codes[rows]
+        self.context = None if self.context is None else self.context[rows]
 
 
 @dataclass(frozen=True)

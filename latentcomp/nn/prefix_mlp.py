@@ -23,10 +23,10 @@ class PrefixSum(Cache):
     total: Tensor
     shared: Tensor | None
 
-    def repeat(self, times: int) -> None:
-        """Each row ``times`` over."""
-        self.total = self.total.repeat_interleave(times, 0)
-        self.shared = None if self.shared is None else self.shared.repeat_interleave(times, 0)
+    def select(self, rows: Int[Tensor, " r"]) -> None:
+        """These rows in place of all."""
+        self.total = self.total[rows]
+        self.shared = None if self.shared is None else self.shared[rows]
 
 
 class PrefixMLP(SequenceNetwork[PrefixSum]):

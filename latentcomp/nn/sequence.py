@@ -14,8 +14,8 @@ class Cache(ABC):
     """What a network remembers of R prefixes while their codes are chosen one site at a time."""
 
     @abstractmethod
-    def repeat(self, times: int) -> None:
-        """Each row ``times`` over, in place of itself: the prefix is continued in that many ways."""
+    def select(self, rows: Int[Tensor, " r"]) -> None:
+        """The rows with these numbers take the place of all, in this order; one that is named more than once is continued in that many ways."""
 
 
 CacheType = TypeVar("CacheType", bound=Cache)

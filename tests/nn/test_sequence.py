@@ -32,11 +32,11 @@ def test_cached_steps_equal_one_teacher_forced_pass(case):
 
 
 @torch.no_grad()
-def test_a_repeated_cache_continues_each_prefix(case):
+def test_a_prefix_chosen_twice_is_continued_twice(case):
     made, z, context = case
     cache, rows, twice = made.start(B, context), z[0], z[0].repeat_interleave(2, 0)
     made.advance(cache, 0, None)
-    cache.repeat(2)
+    cache.select(torch.arange(B).repeat_interleave(2))
     if z.shape[-1] > 1:
         expected = made(twice, None if context is None else context.repeat_interleave(2, 0))[:, 1]
         torch.testing.assert_close(made.advance(cache, 1, rows[:, 0].repeat_interleave(2)), expected, rtol=0, atol=1e-10)
