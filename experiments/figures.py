@@ -101,18 +101,18 @@ def mean_of(lines: Sequence[np.ndarray]) -> np.ndarray:
 @matplotlib.rc_context(STYLE)
 def reconstructions(runs: Runs, spec: Spec) -> bytes:
     """PNG: test images over each row's reconstructions, of its first seed."""
-    strips: list[tuple[str, Tensor]] = []
-    for row, run in _first(runs).items():
-        if not any(torch.equal(run["images"], images) for _, images in strips):
-            strips.append(("Test images", run["images"]))
-        strips.append((label(spec, row), run["reconstructions"]))
-    return _strips(strips)
+    shown: list[tuple[str, Tensor]] = []
+    for row, run in first(runs).items():
+        if not any(torch.equal(run["images"], images) for _, images in shown):
+            shown.append(("Test images", run["images"]))
+        shown.append((label(spec, row), run["reconstructions"]))
+    return strips(shown)
 
 
 @matplotlib.rc_context(STYLE)
 def samples(runs: Runs, spec: Spec) -> bytes:
     """PNG: each row's samples from its prior, of its first seed."""
-    return _strips([(label(spec, row), run["samples"]) for row, run in _first(runs).items()])
+    return strips([(label(spec, row), run["samples"]) for row, run in first(runs).items()])
 
 
 @matplotlib.rc_context(STYLE)
@@ -120,7 +120,7 @@ def usage(runs: Runs, spec: Spec) -> bytes:
     """SVG: how often each code is used, most used first, sites in shades (where they are few enough to tell); of each row's first seed."""
     figure, panels = _panels(runs, 1.4, "Code, most used first", "Share of use")
     for row, axes in panels:
-        counts = _first(runs)[row]["usage"].double()
+        counts = first(runs)[row]["usage"].double()
         share = (counts / counts.sum()).numpy()
         share = share[:, np.argsort(-share.sum(0), kind="stable")]
         share, codes = share if len(share) <= 8 else share.sum(0, keepdims=True), np.arange(1, share.shape[1] + 1)
@@ -136,7 +136,7 @@ def usage(runs: Runs, spec: Spec) -> bytes:
 @matplotlib.rc_context(STYLE)
 def posteriors(runs: Runs, spec: Spec) -> bytes | None:
     """SVG: a learner's posterior (colour) beside the exact one of its own model (grey), on its ten most probable codes; None where none was enumerated."""
-    shown = {row: run["posterior"] for row, run in _first(runs).items() if "posterior" in run}
+    shown = {row: run["posterior"] for row, run in first(runs).items() if "posterior" in run}
     if not shown:
         return None
     images, codes = next(iter(shown.values()))["images"], max(part["p"].shape[-1] for part in shown.values())
@@ -160,7 +160,7 @@ def posteriors(runs: Runs, spec: Spec) -> bytes | None:
     return _bytes(figure, "svg")
 
 
-def _first(runs: Runs) -> dict[str, Run]:
+def first(runs: Runs) -> dict[str, Run]:
     """Each row's run of its first seed."""
     return {row: by_seed[min(by_seed)] for row, by_seed in runs.items()}
 
@@ -177,10 +177,11 @@ def _panels(runs: Runs, height: float, x: str, y: str, alike: bool = True) -> tu
     return figure, list(zip(runs, panels, strict=False))
 
 
-def _strips(strips: list[tuple[str, Tensor]]) -> bytes:
+@matplotlib.rc_context(STYLE)
+def strips(rows: list[tuple[str, Tensor]]) -> bytes:
     """PNG: labelled strips of images, one below the other."""
-    figure = Figure((1.3 + 0.5 * max(len(images) for _, images in strips), 0.52 * len(strips)), layout="constrained")
-    for axes, (name, images) in zip(figure.subplots(len(strips), 1, squeeze=False)[:, 0], strips, strict=True):
+    figure = Figure((1.3 + 0.5 * max(len(images) for _, images in rows), 0.52 * len(rows)), layout="constrained")
+    for axes, (name, images) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         _show(axes, np.concatenate([np.pad(_picture(image), ((0, 0), (0, 1), (0, 0)), constant_values=1) for image in images], 1))
         _name(axes, name)
     return _bytes(figure, "png")

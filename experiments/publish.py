@@ -90,8 +90,8 @@ def stem(meta: Mapping[str, Any]) -> str:
 
 
 def _without_folders(results: tables.Results) -> tables.Results:
-    """The command without the folder where this machine keeps its data, which means nothing on another."""
-    return results._replace(meta=results.meta | {"command": re.sub(r"(\bdata\.root=)\S+", r"\1FOLDER", results.meta["command"])})
+    """The command without the folders where this machine keeps its data and weights, which mean nothing on another."""
+    return results._replace(meta=results.meta | {"command": re.sub(r"(\b(?:data\.root|weights)=)\S+", r"\1FOLDER", results.meta["command"])})
 
 
 def _in_words_of_today(results: tables.Results) -> tables.Results:

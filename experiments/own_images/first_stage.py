@@ -125,7 +125,8 @@ def execute(job: Job) -> Result:
         stage.drawn(folder)
     ended(config.watched, training, limits, data)
     shown = stage.squares.spread("test", 8).x
-    drawn = {"images": data.view.shown(shown).cpu(), "reconstructions": data.view.shown(stage.reconstructed(shown)).cpu()}
+    strips = {"images": shown, "reconstructions": stage.reconstructed(shown), "bicubic": bicubic(shown, stage.stride)}
+    drawn = {name: data.view.shown(x).cpu() for name, x in strips.items()}
     return job.records(measures, training.seconds), {"curve": training.curve, "best_step": training.best_step, **drawn}
 
 
