@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from experiments.results import hardware
 from latentcomp.codes.truncated import TruncatedCodes
 from latentcomp.nn.gpt import GPT, Size
 from latentcomp.sampling.tiled import Tiles, decoded, encoded
@@ -96,7 +97,8 @@ def main() -> None:
         print(f"{task}: {result['peak_gib']:.2f} GiB at most, {result['seconds']:.0f} s, image {result['image']}")
     if options.json:
         sizes = {name: getattr(options, name) for name in ("channels", "layers", "width", "stride", "threads")}
-        options.json.write_text(json.dumps(results | {"setting": sizes}, indent=1) + "\n")
+        made = {"command": "python -m benchmarks.memory --json FILE", "hardware": hardware()}
+        options.json.write_text(json.dumps(results | {"setting": sizes | made}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -113,4 +113,60 @@ def _of_size(name: str, found: dict[str, Any]) -> list[str]:
     return [name, *medians, *ratios, f"at most {wanted['over_bare']:g}"]
 
 
+def sampling(results: dict[str, Any]) -> list[str]:
+    """256 codes of a transformer, cached, against the published sampler and passes without a cache."""
+    how, wanted = results["setting"], results["wanted"]
+    head = ["samples at a time", "ours (s)", "published (s)", "times as fast", "wanted", "uncached, times as long", "floor (s)", "logits differ by"]
+    rows = [_of_batch(name, results, wanted[name]) for name in results["seconds"]]
+    return [
+        "## Speed of sampling",
+        f"{how['steps']} codes of a transformer of {how['layers']} layers and width {how['width']}, K = {how['codes']:,}, with a cache of keys and values; "
+        "published: the cached sampler of CompVis/taming-transformers on the same weights. The floor is what reading and multiplying alone would take.",
+        tabulate(rows, head, "pipe", disable_numparse=True),
+        f"Made by `{how.get('command', 'python -m benchmarks.sampling --reference PATH --json FILE')}` on {_machine(how)}. Ratios: {how['ratios']}.",
+    ]
+
+
+def _of_batch(name: str, results: dict[str, Any], wanted: float) -> list[str]:
+    seconds, known = results["seconds"][name], f"_over_cached_{name}"
+    medians = [f"{statistics.median(seconds[side]):.2f}" if side in seconds else "–" for side in ("cached", "reference")]
+    ratio, slow = (f"{results[side + known]:.2f}" if side + known in results else "–" for side in ("reference", "uncached"))
+    differ = results["logits_differ_by"].get(name)
+    least = [f"{results['floor'][name]['seconds']:.2f}", "–" if differ is None else f"{differ:.0e}"]
+    return [name.removeprefix("batch_"), *medians, ratio, f"at least {wanted:g}", slow, *least]
+
+
+def _machine(how: dict[str, Any]) -> str:
+    return f"{how['hardware']}, {how['threads']} threads" if "hardware" in how else f"{how['cores']} cores, {how['threads']} threads, torch {how['torch']}"
+
+
+def memory(results: dict[str, Any]) -> list[str]:
+    """Large images: the most memory that a process had."""
+    how = results["setting"]
+    words = {"tiled": "1024x1024 encoded and decoded in tiles", "window": "512x512 sampled by a sliding window, decoded in tiles"}
+    rows = [[words[task], f"{results[task]['peak_gib']:.2f}", "less than 4", f"{results[task]['seconds']:.0f}"] for task in words]
+    return [
+        "## Memory of large images",
+        f"A VQGAN of the published size (f = 16, {how['channels']} channels), a transformer of {how['layers']} layers and width {how['width']}; each task in "
+        "a process of its own, whose largest resident size counts.",
+        tabulate(rows, ["", "memory (GiB)", "wanted", "seconds"], "pipe", disable_numparse=True),
+        f"Made by `{how['command']}` on {how['hardware']}, {how['threads']} threads.",
+    ]
+
+
+def engine(results: dict[str, Any]) -> list[str]:
+    """What the whole engine adds to a bare step."""
+    how = results["measured"]
+    shares = {"the processor's time": results["loop_processor"], "the clock's": results["loop_clock"], "saves, by the clock": results["saves"]}
+    rows = [[name, f"{100 * share:.2f} %"] for name, share in shares.items()]
+    return [
+        "## Cost of the engine",
+        f"What log, checks, signals and schedule add to a bare step of GFlowNet-EM at MNIST's scale (batch {how['batch']}), as shares of it.",
+        tabulate(rows, ["", "added"], "pipe", disable_numparse=True),
+        f"Made by `{how['command']}` on {how['threads']} threads ({how['cpu']}), torch {how['torch']}; {how['load']:.1f} tasks ran on the machine. "
+        f"How: {how['how']}.",
+    ]
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {"gflownet_em": speed, "time_to_quality": race, "pyro": two_minutes, "codebook": lookup}
+SECTIONS |= {"sampling": sampling, "memory": memory, "engine": engine}

@@ -8,6 +8,7 @@ import math
 
 import torch
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -57,7 +58,7 @@ def execute(job: Job) -> Result:
     torch.manual_seed(config.seed)
     data = on_device(instantiate(config.data), job.fabric)
     model, learner = instantiate(config.preset)
-    judge = ImageMeasures({"distance": _beside(distance(instantiate(config.budget.distance)), data)}, size=config.budget.size)
+    judge = ImageMeasures({"distance": _beside(judging(config), data)}, size=config.budget.size)
     images = data.validation[:8]
 
     def look(model: LatentVariableModel, learner: Learner) -> dict[str, float]:
@@ -77,6 +78,12 @@ def execute(job: Job) -> Result:
 def distance(given: nn.Module | str | None) -> nn.Module:
     """What every row is judged by: LPIPS on VGG weights from a file, or downloaded for None; or the module given."""
     return given if isinstance(given, nn.Module) else LPIPS(given)
+
+
+def judging(config: DictConfig) -> nn.Module:
+    """The distance of a run's budget: a path and None are no nodes that can be instantiated by themselves."""
+    made: nn.Module = instantiate({"_target_": f"{__name__}.distance", "given": config.budget.distance})
+    return made
 
 
 def _beside(distance: nn.Module, data: Split) -> nn.Module:

@@ -8,6 +8,7 @@ saved, 1 failed (docs/running.md).
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -49,6 +50,13 @@ class Speed(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
 
+def line(record: dict[str, Any]) -> str:
+    """A number with its name and unit; where there is none, or it is flagged, why."""
+    value = "–" if record["value"] is None else f"{record['value']:.4f}"
+    reason = f"  {record['reason']}" if record.get("reason") else ""
+    return f"{record['metric']:28s} {value:>12s} {record['unit']}{reason}"
+
+
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def run(config: DictConfig) -> None:
     """Trains, judges, writes, prints."""
@@ -70,8 +78,7 @@ def run(config: DictConfig) -> None:
     write_json(folder / "results.json", records)
     save_data(folder / "pictures.pt", pictures)
     for record in records:
-        value = "inf" if record["value"] is None else f"{record['value']:.4f}"
-        print(f"{record['metric']:28s} {value:>12s} {record['unit']}")
+        print(line(record))
     print(f"written to {folder}")
 
 

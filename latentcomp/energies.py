@@ -8,6 +8,7 @@ T says how much an image tells about its codes. T must be given: with T = 1 a le
 """
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
@@ -17,6 +18,14 @@ from latentcomp import objectives
 from latentcomp.likelihoods import Likelihood, PixelDistribution
 
 Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+@runtime_checkable
+class OfAllPairs(Protocol):
+    """A distance that knows a cheaper way to all pairs of two sets than one pair after the other."""
+
+    def cross(self, x: Tensor, y: Tensor) -> Tensor:
+        """``(B, C, H, W)`` and ``(M, C, H, W)`` to ``(B, M)``."""
 
 
 class EnergyPixels(PixelDistribution):
@@ -38,6 +47,10 @@ class EnergyPixels(PixelDistribution):
     def log_prob(self, x: Num[Tensor, "*B C H W"]) -> Float[Tensor, "*SB"]:
         """-E(x, x_hat) / T, without the normaliser that nobody knows; x is broadcast over leading sample axes."""
         return -sum(self.terms(x).values(), start=self.x_hat.new_zeros(()))
+
+    def cross_log_prob(self, x: Num[Tensor, "B C H W"]) -> Float[Tensor, "B M"]:
+        """-E(x_b, x_hat_m) / T of all pairs."""
+        return -self.energy.cross(x, self.x_hat) / self.energy.temperature
 
     def log_prob_pixels(self, x: Num[Tensor, "*B C H W"]) -> Float[Tensor, "*SB C H W"]:
         """There is none: a distance between features belongs to no pixel.
@@ -95,3 +108,11 @@ class PerceptualEnergy(Likelihood):
                 rows = x if x.ndim > 3 else x.expand(x_hat.shape[-4], -1, -1, -1)  # one image against all rows, as ``cross_log_prob`` asks
                 parts["perceptual"] = self.weight * self.distance(rows, x_hat)
         return parts
+
+    def cross(self, x: Num[Tensor, "B C H W"], x_hat: Float[Tensor, "M C H W"]) -> Float[Tensor, "B M"]:
+        """E of all pairs: what enumeration asks for, where a distance such as LPIPS passes each image through its network once."""
+        if not (self.weight and isinstance(self.distance, OfAllPairs)):
+            return torch.stack([torch.stack(list(self.parts(image, x_hat).values())).sum(0) for image in x])
+        x = x.to(x_hat.dtype)
+        with torch.autocast(x_hat.device.type, enabled=False):
+            return self.weight * self.distance.cross(x, x_hat) + self.pixel_weight * torch.stack([objectives.absolute_error(image, x_hat) for image in x])

@@ -68,6 +68,22 @@ def test_the_exact_posterior_is_the_generalised_one():
     torch.testing.assert_close(Exact()(model, x).table().exp(), weights / weights.sum(-1, keepdim=True))
 
 
+class Paired(Edges):
+    """The same distance, of all pairs at once."""
+
+    def cross(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Of all pairs."""
+        return (x.diff(dim=-1).unsqueeze(1) - y.diff(dim=-1)).square().mean((-3, -2, -1))
+
+
+@pytest.mark.parametrize("weights", [{}, {"pixel_weight": 0.0}, {"weight": 0.0}, {"weight": 0.3, "pixel_weight": 2.0}])
+def test_all_pairs_are_the_pairs_one_by_one(weights):
+    x, x_hat = tiny_images(3), torch.rand(4, *IMAGE, dtype=torch.float64)
+    wanted = torch.tensor([[by_hand(a, b, **{"weight": 1.0, "pixel_weight": 1.0} | weights) for b in x_hat] for a in x], dtype=torch.float64)
+    for distance in (Edges(), Paired()):
+        torch.testing.assert_close(PerceptualEnergy(distance, 0.05, **weights)(x_hat).cross_log_prob(x), -wanted / 0.05)
+
+
 def test_it_never_enters_a_column_of_nats_and_nothing_is_dreamt_from_it():
     model, x = energy_model(), tiny_images(3)
     for refused in (lambda: log_px(model, x), lambda: estimated_log_px(model, posterior("factorised"), x), lambda: model.sample(2)):

@@ -8,7 +8,7 @@ import torch
 
 from latentcomp.batch import Batch
 from latentcomp.data.views import View
-from latentcomp.evaluate.extractors import Extractor, Vgg16
+from latentcomp.evaluate.extractors import INCEPTION, Extractor, Inception, Vgg16
 from latentcomp.evaluate.fidelity import Distance, Fidelity, bicubic
 from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.evaluate.protocol import Measure
@@ -22,7 +22,8 @@ def judges(weights: str | Path | None, signed: bool) -> ImageMeasures:
     """The measures of a run.
 
     Args:
-        weights: the folder with ``vgg16_features.safetensors`` and ``alexnet_features.safetensors``; None for PSNR, SSIM and L1 alone.
+        weights: the folder with ``vgg16_features.safetensors`` and ``alexnet_features.safetensors``, and with the weights of Inception for published FIDs where
+            they are to be had; None for PSNR, SSIM and L1 alone.
         signed: whether images lie in [-1, 1].
 
     Raises:
@@ -33,6 +34,9 @@ def judges(weights: str | Path | None, signed: bool) -> ImageMeasures:
     folder = Path(weights)
     distances: Mapping[str, Distance] = {"lpips": LPIPS(_file(folder / VGG)), "lpips_alex": AlexLPIPS(_file(folder / ALEX))}
     extractors: list[Extractor] = [Vgg16(_file(folder / VGG))]
+    inception = folder / Path(INCEPTION).name
+    if inception.is_file():
+        extractors.append(Inception(inception))
     return ImageMeasures(distances, extractors, signed=signed)
 
 

@@ -49,8 +49,10 @@ class VQGAN(Learner):
         self.feeds_codebook = base.feeds_codebook
 
     def check(self, model: LatentVariableModel, batch: Batch) -> None:
-        """Refuses what the wrapped learner refuses."""
+        """Refuses what the wrapped learner refuses, and what the critic would refuse only when it begins to count."""
         self.learner.check(model, batch)
+        if self.critic is not None:
+            self.critic.check(model, batch.x)
 
     def losses(self, model: LatentVariableModel, batch: Batch) -> Iterator[Loss]:
         """The wrapped learner's updates with the generator's side added, and the critic's update behind each that moves the decoder."""

@@ -96,12 +96,20 @@ class PatchCritic(Described, nn.Module):
         Raises:
             ValueError: the images are smaller than a patch needs, or have another number of channels.
         """
+        self.check(x)
+        return self.layers(x)
+
+    def check(self, x: Float[Tensor, "B C H W"]) -> None:
+        """Refuses images that it cannot judge.
+
+        Raises:
+            ValueError: they are smaller than a patch needs, or have another number of channels.
+        """
         if min(x.shape[-2:]) < self.least or x.shape[1] != self.inputs:
             raise ValueError(
                 f"the critic judges images of {self.inputs} channel(s) and at least {self.least} x {self.least} pixels; got {x.shape[1]} of {x.shape[-2]} x "
                 f"{x.shape[-1]}: build PatchCritic with inputs={x.shape[1]} and fewer layers (with n, images need 3 * 2^n pixels a side), or enlarge them"
             )
-        return self.layers(x)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -69,6 +69,23 @@ class LPIPS(Described, nn.Module):
         layers = enumerate(zip(*features, strict=True))
         return sum((self._layer(i, (a - b.view(*y.shape[:-3], *b.shape[1:])).square()) for i, (a, b) in layers), start=y.new_zeros(()))
 
+    def cross(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "M 3 H W"], chunk: int = 128) -> Float[Tensor, "B M"]:
+        """The distances of all pairs: f_x w f_x - 2 f_x w f_y + f_y w f_y, in float64, so that each image passes the network once and pairs cost a product.
+
+        Raises:
+            ValueError: the images do not have three channels, or are too small.
+        """
+        self._check(x, y)
+        rows = [self._flat(part) for part in x.split(chunk)]
+        return torch.cat([torch.cat([_distances(*a, *b) for a in rows]) for b in map(self._flat, y.split(chunk))], 1).to(y.dtype)
+
+    def _flat(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """All features of an image as one vector, and the same vector weighted."""
+        features = [f.double() for f in self._features(images)]
+        weighted = [self.distance.lins[i].model[-1].weight.view(-1, 1, 1) * f / f[0, 0].numel() for i, f in enumerate(features)]
+        a, b = (torch.cat([f.flatten(1) for f in parts], 1) for parts in (features, weighted))
+        return a, b
+
     def _check(self, x: Tensor, y: Tensor) -> None:
         if x.shape[-3] != 3 or y.shape[-3] != 3:
             raise ValueError(
@@ -113,12 +130,27 @@ class DropoutLPIPS(LPIPS):
         self.training = mode
         return self
 
+    def cross(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "M 3 H W"], chunk: int = 128) -> Float[Tensor, "B M"]:
+        """The distances of all pairs, without dropout.
+
+        Raises:
+            ValueError: it is training, or as in :class:`LPIPS`.
+        """
+        if self.training:
+            raise ValueError("all pairs are a product only without dropout: call eval() first, or use LPIPS")
+        return super().cross(x, y, chunk)
+
     def _layer(self, layer: int, squares: Float[Tensor, "*SB F h w"]) -> Float[Tensor, "*SB"]:
         if self.training:
             noise = self.noise or Noise.fresh(squares.shape[-4], squares.device)
             kept = noise.uniform(squares.shape[:-4], squares.shape[-3:]) >= self.rate
             squares = squares * kept / (1 - self.rate)
         return super()._layer(layer, squares)
+
+
+def _distances(a: Tensor, weighted_a: Tensor, b: Tensor, weighted_b: Tensor) -> Tensor:
+    squares = (a * weighted_a).sum(1).unsqueeze(1) + (b * weighted_b).sum(1)
+    return (squares - 2 * weighted_a @ b.T).clamp(min=0)
 
 
 def _package() -> ModuleType:

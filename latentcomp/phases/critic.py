@@ -24,6 +24,14 @@ class HasLastWeight(Protocol):
     last_weight: Tensor
 
 
+@runtime_checkable
+class Checking(Protocol):
+    """A network that says without a pass through it which images it refuses."""
+
+    def check(self, x: Tensor) -> None:
+        """Raises for images that it cannot judge."""
+
+
 class FixedWeight:
     """The same lambda at every step.
 
@@ -33,6 +41,9 @@ class FixedWeight:
 
     def __init__(self, factor: float = 0.1) -> None:
         self.factor = factor
+
+    def check(self, model: LatentVariableModel) -> None:
+        """Refuses a model that it cannot weigh by; a number weighs by none."""
 
     def __call__(self, reconstruction: Tensor, adversarial: Tensor, model: LatentVariableModel, rows: int) -> Tensor:
         """lambda, whatever the gradients."""
@@ -62,16 +73,28 @@ class AdaptiveWeight(FixedWeight):
         Raises:
             TypeError: the decoder does not say what its last weights are.
         """
+        last = self._last(model)
+        # each loss weighs its rows before it is differentiated: what a shared batch norm sends back from one process to another comes weighed, too
+        gradients = [torch.autograd.grad(loss * rows, last, retain_graph=True)[0] / rows for loss in (reconstruction, adversarial)]
+        a, b = processes.averaged(gradients, rows)
+        return self.factor * objectives.adaptive_weight(a, b, self.delta, self.ceiling)
+
+    def check(self, model: LatentVariableModel) -> None:
+        """Refuses a decoder that does not say what its last weights are.
+
+        Raises:
+            TypeError: so.
+        """
+        self._last(model)
+
+    @staticmethod
+    def _last(model: LatentVariableModel) -> Tensor:
         if not isinstance(model.decoder, HasLastWeight):
             raise TypeError(
                 f"the adaptive weight compares gradients at the decoder's last layer, and {type(model.decoder).__name__} does not say which that is: give it a "
                 "property last_weight, or pass FixedWeight(...) to the critic"
             )
-        last = model.decoder.last_weight
-        # each loss weighs its rows before it is differentiated: what a shared batch norm sends back from one process to another comes weighed, too
-        gradients = [torch.autograd.grad(loss * rows, last, retain_graph=True)[0] / rows for loss in (reconstruction, adversarial)]
-        a, b = processes.averaged(gradients, rows)
-        return self.factor * objectives.adaptive_weight(a, b, self.delta, self.ceiling)
+        return model.decoder.last_weight
 
 
 class Ramp(NamedTuple):
@@ -163,6 +186,17 @@ class Critic(nn.Module):
         super().__init__()
         self.network, self.game = network, games.game(game)
         self.weight, self.ramp, self.lecam, self.renewed = weight or AdaptiveWeight(), ramp or Ramp(), lecam, renewed
+
+    def check(self, model: LatentVariableModel, x: Tensor) -> None:
+        """Refuses, of the first batch of a run, what it would otherwise refuse only once it begins to count.
+
+        Raises:
+            TypeError: the weight is adaptive, and the decoder does not say what its last weights are.
+            ValueError: the images are too small for the network, or have another number of channels.
+        """
+        self.weight.check(model)
+        if isinstance(self.network, Checking):
+            self.network.check(x)
 
     def _logits(self, x: Tensor) -> Tensor:
         """In float32 or better: under autocast the network gives sixteen bits, too few for a mean of them or a running mean."""

@@ -201,6 +201,12 @@ def test_a_stage_without_its_folder_says_which_option_to_give(tmp_path):
         second_stage.execute(config("second_stage", f"first={tmp_path}"), "row", folder=tmp_path)
 
 
+@pytest.mark.parametrize("crop", [2, 18])
+def test_squares_that_are_smaller_than_a_code_or_no_whole_codes_are_refused(root, tmp_path, crop):
+    with pytest.raises(SystemExit, match=rf"error: 3 levels make a stride of 4, which must divide the image; got {crop} x {crop}"):
+        first_stage.execute(config("first_stage", *SMALL, f"data.root={root}", f"crop={crop}"), "row", folder=tmp_path)
+
+
 def test_missing_weights_are_named(root, tmp_path):
     with pytest.raises(SystemExit, match=r"watched=lpips_alex needs weights=FOLDER, the folder of vgg16_features.safetensors .* or watch l1, psnr or ssim"):
         first_stage.execute(config("first_stage", *SMALL, f"data.root={root}", "watched=lpips_alex"), "row", folder=tmp_path)

@@ -75,3 +75,36 @@ def test_the_lookup_stands_beside_what_was_wanted_of_it():
     how = {"command": "c", "hardware": "h", "threads": 2, "how": "in turn", "sizes": {"vectors": 2048}, "versions": {"vector-quantize-pytorch": "1"}}
     rows = rows_of(benchmarked.lookup({"K=8192, D=32": found, "measured": how}))
     assert rows["K=8192, D=32"] == ["10.0", "50.0", "20.0", "5.00", "at least 4", "4.50", "0.50", "at most 1.6"]
+
+
+def test_the_sampler_stands_beside_the_published_one_and_what_was_wanted():
+    seconds = {"cached": [0.2, 0.25, 0.9], "reference": [1.5, 1.25, 1.0]}
+    results = {
+        "seconds": {"batch_4": seconds, "batch_64": {"cached": [1.0]}},
+        "wanted": {"batch_4": 5.0, "batch_64": 4.0},
+        "reference_over_cached_batch_4": 5.0,
+    }
+    results |= {"floor": {"batch_4": {"seconds": 0.123}, "batch_64": {"seconds": 0.5}}, "logits_differ_by": {"batch_4": 3e-7}}
+    results["setting"] = {"steps": 256, "layers": 6, "width": 256, "codes": 1024, "cores": 2, "threads": 2, "torch": "2", "ratios": "of medians"}
+    rows = rows_of(benchmarked.sampling(results))
+    assert rows["4"] == ["0.25", "1.25", "5.00", "at least 5", "–", "0.12", "3e-07"]
+    assert rows["64"] == ["1.00", "–", "–", "at least 4", "–", "0.50", "–"]
+
+
+def test_memory_stands_beside_its_limit():
+    results = {"tiled": {"peak_gib": 2.3, "seconds": 61.4}, "window": {"peak_gib": 3.0, "seconds": 20.0}}
+    results["setting"] = {"channels": 128, "layers": 12, "width": 512, "threads": 2, "command": "c", "hardware": "h"}
+    rows = rows_of(benchmarked.memory(results))
+    assert rows["1024x1024 encoded and decoded in tiles"] == ["2.30", "less than 4", "61"]
+
+
+def test_the_engine_s_cost_is_told_in_per_cent():
+    how = {"command": "c", "how": "in turn", "batch": 128, "threads": 2, "torch": "2", "cpu": "AVX512", "load": 1.0}
+    rows = rows_of(benchmarked.engine({"loop_processor": 0.0125, "loop_clock": 0.02, "saves": 0.0005, "measured": how}))
+    assert rows["the processor's time"] == ["1.25 %"]
+    assert rows["saves, by the clock"] == ["0.05 %"]
+
+
+def test_every_stored_benchmark_has_its_section():
+    stored = {path.stem for path in benchmarked.RESULTS.glob("*.json")}
+    assert stored <= set(benchmarked.SECTIONS)

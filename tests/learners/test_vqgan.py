@@ -11,8 +11,9 @@ from latentcomp.learners.learner import Learner, trainable
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.learners.vqgan import VQGAN
 from latentcomp.learners.warm_start import WarmStart
+from latentcomp.nn.critic import PatchCritic
 from latentcomp.phases.anneal import Exponential
-from latentcomp.phases.critic import AdaptiveWeight, Critic, FixedWeight, LeCAM
+from latentcomp.phases.critic import AdaptiveWeight, Critic, FixedWeight, LeCAM, Ramp
 from latentcomp.phases.schedule import Period
 from latentcomp.train import fit
 from tests.learners.contract import LEARNERS, adam, assert_same, batches, critic, made, state, trained
@@ -195,3 +196,21 @@ def test_what_does_not_fit_is_refused_by_name(unchecked):
         next(fit(averaged, learner, batches(1), adam(averaged, learner)))
     assert not learner.feeds_codebook
     assert VQGAN(straight_through()).feeds_codebook
+
+
+def test_what_the_critic_would_refuse_once_it_counts_is_refused_at_once():
+    """A run must not fail halfway: images too small for its patches, of other channels, or a decoder that an adaptive weight cannot read."""
+    late, model, batch = Ramp(start=1000), tiny_model(), batches(1)[0]
+
+    def check(network, weight=None):
+        learner = VQGAN(straight_through(), Critic(network, "hinge", weight, late)).double()
+        list(fit(model, learner, [batch], adam(model, learner)))
+
+    with pytest.raises(ValueError, match=r"at least 6 x 6 pixels; got 1 of 2 x 3: build PatchCritic with inputs=1 and fewer layers"):
+        check(PatchCritic(1, 4, 1))
+    with pytest.raises(ValueError, match=r"judges images of 3 channel\(s\)"):
+        check(PatchCritic(3, 4, 0))
+    model.decoder = torch.nn.Sequential(model.decoder)
+    with pytest.raises(TypeError, match="Sequential does not say which that is: give it a property last_weight"):
+        check(critic("hinge").network)
+    VQGAN(straight_through(), Critic(critic("hinge").network, "hinge", FixedWeight(0.1), late)).check(model, batch)

@@ -79,6 +79,21 @@ def test_dropout_is_each_image_s_own(noisy):
     assert torch.equal(noisy(x, y), first)
 
 
+def test_all_pairs_are_the_pairs_one_by_one(distance, noisy):
+    x, y = torch.rand(3, 3, 16, 16), torch.rand(5, 3, 16, 16, requires_grad=True)
+    y.data[4] = x[1]
+    pairs = distance.cross(x, y, chunk=2)
+    torch.testing.assert_close(pairs, torch.stack([distance(image.expand_as(y), y) for image in x]), atol=1e-6, rtol=1e-5)
+    assert float(pairs[1, 4].detach()) == pytest.approx(0, abs=1e-7)
+    (gradient,), (one_by_one,) = (torch.autograd.grad(d.sum(), y) for d in (pairs[0, :4], distance(x[:1].expand(4, -1, -1, -1), y[:4])))
+    torch.testing.assert_close(gradient, one_by_one, atol=1e-6, rtol=1e-3)
+    assert torch.equal(noisy.eval().cross(x, y), distance.cross(x, y))
+    with pytest.raises(ValueError, match="call eval"):
+        noisy.train().cross(x, y)
+    with pytest.raises(ValueError, match="at least 16 x 16 pixels"):
+        distance.cross(x[..., :8], y[..., :8])
+
+
 def test_images_too_small_for_vgg_are_refused(distance):
     with pytest.raises(ValueError, match="at least 16 x 16 pixels, got 8 x 16"):
         distance(torch.rand(1, 3, 8, 16), torch.rand(1, 3, 8, 16))

@@ -57,6 +57,8 @@ def test_sizes_that_do_not_divide_are_refused(unchecked):
         encoder(torch.zeros(1, 16, 16))
     with pytest.raises(ValueError, match=r"halves images 2 times, so 4 must divide .* got 18 x 7: crop or resize them, e.g. to 16 x 4"):
         encoder(torch.zeros(1, 1, 18, 7))
+    with pytest.raises(ValueError, match=r"4 must divide .* got 2 x 3: crop or resize them, e.g. to 4 x 4"):
+        encoder(torch.zeros(1, 1, 2, 3))  # smaller than the stride
     with pytest.raises(ValueError, match="images of 1 channel"):
         encoder(torch.zeros(1, 3, 16, 16))
 

@@ -196,6 +196,8 @@ def test_bad_images_and_codes_are_refused(made):
     vqgan = load_vqgan(saved(w), config)
     with pytest.raises(ValueError, match="2 must divide their height and width; got 17 x 16: crop or resize them, e.g. to 16 x 16"):
         vqgan.encode(images(1, 3, 17, 16))
+    with pytest.raises(ValueError, match="2 must divide their height and width; got 1 x 1: crop or resize them, e.g. to 2 x 2"):
+        vqgan.encode(images(1, 3, 1, 1))  # smaller than a code
     with pytest.raises(ValueError, match="built for images of 3 channel"):
         vqgan.reconstruct(images(1, 1, 16, 16))
     with pytest.raises(TypeError, match=r"for bytes, x.float\(\) / 127.5 - 1"):
