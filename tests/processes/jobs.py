@@ -88,18 +88,17 @@ def adversarial(fabric: Any, size: str) -> dict[str, Tensor]:
 
 
 def in_float32(_: Any, argument: str) -> dict[str, Tensor]:
-    """The metrics of thirty steps, each a curve: ``name*order``, where another order than 0 turns the rows of every batch about, or "double" is float64.
+    """The metrics of thirty steps, each a curve: ``name*order``, where another order than 0 turns the rows of every batch about.
 
     One process splits its batches in two, as two processes share them.
     """
     name, order = argument.split("*")
-    dtype = torch.float64 if order == "double" else torch.float32
-    model, learner = (part.to(dtype) for part in made(name))
-    draws = torch.Generator().manual_seed(int(order)) if order.isdecimal() else None
+    model, learner = (part.float() for part in made(name))
+    draws = torch.Generator().manual_seed(int(order))
     data = []
     for batch in batches(30):
-        rows = torch.randperm(batch.size, generator=draws) if order not in ("0", "double") else torch.arange(batch.size)
-        data.append(batch._replace(x=batch.x[rows].to(dtype), index=batch.index[rows]))
+        rows = torch.randperm(batch.size, generator=draws) if order != "0" else torch.arange(batch.size)
+        data.append(batch._replace(x=batch.x[rows].float(), index=batch.index[rows]))
     metrics = list(fit(model, learner, data, adam(model, learner), accumulate=1 if processes.count() > 1 else 2))
     return {key: torch.stack([step[key].double() for step in metrics if key in step]) for key in sorted({*metrics[0], *metrics[-1]})}
 
