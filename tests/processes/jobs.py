@@ -41,6 +41,22 @@ def communicated(_: Any) -> dict[str, Tensor]:
     return {f"gathered.{k}": v for k, v in processes.gathered(rows).items()} | {"mean": mean, "sum": many[1], "count": many[-1]}
 
 
+def laid_out(_: Any) -> dict[str, Tensor]:
+    """Of convolutions in ``channels_last``: the first process's kernel of one channel, whose layout differs from the usual in the stride of that channel alone;
+    and, of two channels, gradients that one process has or both have, and what a fused optimiser makes of them.
+    """
+    kernel = torch.empty(3, 1, 2, 2).as_strided((3, 1, 2, 2), (4, 1, 2, 1)).copy_(torch.arange(12.0).view(3, 1, 2, 2) + 100 * processes.rank())
+    processes.broadcast([kernel])
+    weights = [nn.Parameter(torch.zeros(3, 2, 2, 2).to(memory_format=torch.channels_last)) for _ in range(2)]
+    for i, weight in enumerate(weights):
+        if processes.rank() >= i:
+            weight.grad = torch.empty_like(weight).copy_(torch.arange(24.0).view_as(weight))
+    processes.sum_gradients(weights)
+    gradients = {f"gradient.{i}": weight.grad.clone() for i, weight in enumerate(weights)}
+    torch.optim.SGD(weights, 1.0, fused=True).step()
+    return {"kernel": kernel} | gradients | {f"weight.{i}": weight.detach() for i, weight in enumerate(weights)}
+
+
 def normalised(_: Any, kind: str) -> dict[str, Tensor]:
     """Output, gradients and running moments of a norm, for a loss that is a mean over all rows."""
     norm = {"batch": lambda: SharedBatchNorm2d(2), "act": lambda: ActNorm(2)}[kind]().double()
