@@ -104,7 +104,9 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     *sums, had = summed([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters] + [has])
     for parameter, total, some in zip(parameters, sums, had.tolist(), strict=True):
         if some:
-            parameter.grad = total
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(total)  # keeps the parameter's layout: a fused optimiser goes through the memory of both and looks at no strides
 
 
 @torch.no_grad()
@@ -137,9 +139,9 @@ def _typed(data: Tensor, like: Tensor) -> Tensor:
 def broadcast(tensors: Sequence[Tensor]) -> None:
     """Every process takes the values that the first one has."""
     for tensor in tensors if count() > 1 else ():
-        whole = tensor.detach().contiguous().flatten()
-        _exchanged(dist.broadcast, whole.view(torch.uint8), 0)  # as bytes: gloo knows no whole numbers of 16 bits
-        tensor.copy_(whole.view(tensor.shape))
+        whole = tensor.detach().clone(memory_format=torch.contiguous_format)  # where one axis has length 1, two layouts of the same memory are contiguous
+        _exchanged(dist.broadcast, whole.flatten().view(torch.uint8), 0)  # as bytes: gloo knows no whole numbers of 16 bits
+        tensor.copy_(whole)
 
 
 class _Total(torch.autograd.Function):

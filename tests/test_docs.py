@@ -53,7 +53,9 @@ def anchors(document: Path) -> set[str]:
 
 
 @documents
+@pytest.mark.usefixtures("unchecked")
 def test_python_blocks_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As their readers run them: without the tests' checks of shapes, which take half of the time of a training."""
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__document__"}
     with torch.random.fork_rng():

@@ -231,6 +231,7 @@ def test_the_target_is_the_exact_posterior_and_log_z_is_log_px():
         assert scene.env.log_partition(torch.tensor([float(b)])) == pytest.approx(float(log_px[b]))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_torchgfns_own_validation_sees_a_posterior_learn():
     scene = Scene(x=X[:1])
     gfn = TBGFlowNet(scene.policy, None, constant_pb=True)

@@ -34,7 +34,7 @@ def test_the_readme_shows_the_numbers_of_the_digits_table():
 
 def test_publishing_twice_changes_nothing_and_other_text_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "DOCS", tmp_path / "docs")
-    folder, readme = write_folder(tmp_path / "results"), tmp_path / "README.md"
+    folder, readme = write_folder(tmp_path / "results", ("exact_em", "gflownet_em", "vq_ema"), seeds=2), tmp_path / "README.md"
     readme.write_text("before\n<!-- table digits -->\nstale words\n<!-- end -->\nafter\n")
     publish.publish(folder, readme)
     first = readme.read_text()

@@ -4,6 +4,7 @@ Source of every formula: GFNOrg/GFlowNet-EM, discrete_vae (Hu et al., 2023). Whe
 """
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ from experiments import settings
 from experiments.execute import Built, build
 from experiments.published.vq import SMOOTHING, PublishedEMACodebook
 from latentcomp.batch import Batch
+from latentcomp.train import fit
 from tests import small_mnist
+from tests.learners.contract import assert_same, state
+from tests.processes.several import outcomes
 
 K, SITES, PIXELS = 8, 16, 784
 X = (small_mnist.images(6, 5) > 127).double().unsqueeze(1)
@@ -196,6 +200,31 @@ def test_the_quantiser_s_loss(tmp_path):
     torch.testing.assert_close(gradients(loss.value, everything), gradients(wanted, everything))
     norms = [sum(isinstance(m, torch.nn.BatchNorm2d) for m in part.modules()) for part in (made.model.decoder, made.learner.posterior)]
     assert norms == [8, 7]
+
+
+PLAIN = tuple(f"{part}.norm._target_=torch.nn.BatchNorm2d" for part in ("model.decoder", "posterior.encoder"))
+
+
+def quantised(_, root: str, *overrides: str) -> dict[str, Tensor]:
+    """Parameters, running moments and codebook after three steps on batches of five, which two processes share unequally."""
+    made = built(Path(root), "faithful_vq", *overrides)
+    batches = [BATCH._replace(x=x, index=index) for x, index in ((X[i : i + 5], BATCH.index[i : i + 5]) for i in (0, 1, 0))]
+    list(fit(made.model, made.learner, batches, made.descent.optimizer))
+    return state(made.model, made.learner)
+
+
+def test_the_quantiser_s_norms_are_torch_s_in_one_process(tmp_path):
+    assert_same(quantised(None, str(tmp_path)), quantised(None, str(tmp_path), *PLAIN))
+
+
+def test_two_processes_make_the_quantiser_of_one(tmp_path, monkeypatch):
+    alone = quantised(None, str(tmp_path))
+    monkeypatch.setattr(small_mnist, "write", lambda folder: folder)  # both processes read what lies there, and neither writes it anew
+    name = f"{__name__}:quantised/{tmp_path}"
+    first, second = outcomes(tmp_path, [name])[name]
+    assert isinstance(first, dict), first
+    assert_same(first, second)
+    assert_same(first, alone, 1e-9)
 
 
 def test_the_quantiser_s_codebook():

@@ -41,6 +41,22 @@ def communicated(_: Any) -> dict[str, Tensor]:
     return {f"gathered.{k}": v for k, v in processes.gathered(rows).items()} | {"mean": mean, "sum": many[1], "count": many[-1]}
 
 
+def laid_out(_: Any) -> dict[str, Tensor]:
+    """Of convolutions in ``channels_last``: the first process's kernel of one channel, whose layout differs from the usual in the stride of that channel alone;
+    and, of two channels, gradients that one process has or both have, and what a fused optimiser makes of them.
+    """
+    kernel = torch.empty(3, 1, 2, 2).as_strided((3, 1, 2, 2), (4, 1, 2, 1)).copy_(torch.arange(12.0).view(3, 1, 2, 2) + 100 * processes.rank())
+    processes.broadcast([kernel])
+    weights = [nn.Parameter(torch.zeros(3, 2, 2, 2).to(memory_format=torch.channels_last)) for _ in range(2)]
+    for i, weight in enumerate(weights):
+        if processes.rank() >= i:
+            weight.grad = torch.empty_like(weight).copy_(torch.arange(24.0).view_as(weight))
+    processes.sum_gradients(weights)
+    gradients = {f"gradient.{i}": weight.grad.clone() for i, weight in enumerate(weights)}
+    torch.optim.SGD(weights, 1.0, fused=True).step()
+    return {"kernel": kernel} | gradients | {f"weight.{i}": weight.detach() for i, weight in enumerate(weights)}
+
+
 def normalised(_: Any, kind: str) -> dict[str, Tensor]:
     """Output, gradients and running moments of a norm, for a loss that is a mean over all rows."""
     norm = {"batch": lambda: SharedBatchNorm2d(2), "act": lambda: ActNorm(2)}[kind]().double()
@@ -88,18 +104,17 @@ def adversarial(fabric: Any, size: str) -> dict[str, Tensor]:
 
 
 def in_float32(_: Any, argument: str) -> dict[str, Tensor]:
-    """The metrics of thirty steps, each a curve: ``name*order``, where another order than 0 turns the rows of every batch about, or "double" is float64.
+    """The metrics of thirty steps, each a curve: ``name*order``, where another order than 0 turns the rows of every batch about.
 
     One process splits its batches in two, as two processes share them.
     """
     name, order = argument.split("*")
-    dtype = torch.float64 if order == "double" else torch.float32
-    model, learner = (part.to(dtype) for part in made(name))
-    draws = torch.Generator().manual_seed(int(order)) if order.isdecimal() else None
+    model, learner = (part.float() for part in made(name))
+    draws = torch.Generator().manual_seed(int(order))
     data = []
     for batch in batches(30):
-        rows = torch.randperm(batch.size, generator=draws) if order not in ("0", "double") else torch.arange(batch.size)
-        data.append(batch._replace(x=batch.x[rows].to(dtype), index=batch.index[rows]))
+        rows = torch.randperm(batch.size, generator=draws) if order != "0" else torch.arange(batch.size)
+        data.append(batch._replace(x=batch.x[rows].float(), index=batch.index[rows]))
     metrics = list(fit(model, learner, data, adam(model, learner), accumulate=1 if processes.count() > 1 else 2))
     return {key: torch.stack([step[key].double() for step in metrics if key in step]) for key in sorted({*metrics[0], *metrics[-1]})}
 

@@ -26,7 +26,7 @@ def both(tmp_path_factory) -> dict[str, list]:
     """What two processes did."""
     pytest.importorskip("lightning_fabric")
     plain = [f"{OWN}plain_norm/{mode}" for mode in ("train", "frozen")]
-    others = [f"{OWN}narrow", f"{OWN}in_sixteen_bits", *plain, *(f"{OWN}broken/{how}" for how in BROKEN)]
+    others = [f"{OWN}laid_out", f"{OWN}narrow", f"{OWN}in_sixteen_bits", *plain, *(f"{OWN}broken/{how}" for how in BROKEN)]
     return outcomes(tmp_path_factory.mktemp("processes"), [*SMALL, *OTHERS, *ADVERSARIAL, *others])
 
 
@@ -77,6 +77,17 @@ def test_batch_norm_alone_is_torch_s(both):
     torch.testing.assert_close(result["dx"], x.grad)
     torch.testing.assert_close(result["buffer.running_var"], norm.running_var)
     torch.testing.assert_close(result["buffer.running_mean"], norm.running_mean)
+
+
+def test_what_is_exchanged_keeps_its_place_whatever_its_layout(both):
+    first, second = both[f"{OWN}laid_out"]
+    assert isinstance(second, dict), second
+    assert_same(first, second)
+    assert torch.equal(first["kernel"], torch.arange(12.0).view(3, 1, 2, 2))
+    for i, times in enumerate((2, 1)):
+        wanted = times * torch.arange(24.0).view(3, 2, 2, 2)
+        assert torch.equal(first[f"gradient.{i}"], wanted)
+        assert torch.equal(first[f"weight.{i}"], -wanted)
 
 
 def test_moments_of_bfloat16_are_counted_and_summed_in_float32(both):
