@@ -16,6 +16,11 @@ from experiments.job import plain
 from experiments.results import fingerprint, write_json
 
 Trial = dict[str, Any]
+LATER = {"average": 0.0, "prior": None, "proposal": None, "schedule": None, "rates": {"theta": 1, "phi": 1, "log_z": 1}}
+FIRST = {  # what has another name since, by the one under which it was tried first
+    "latentcomp.codebook.codebook.Codebook": "latentcomp.codebook.Codebook",
+    "latentcomp.codebook.ema_codebook.EMACodebook": "latentcomp.codebook.EMACodebook",
+}
 
 
 class Wanted(NamedTuple):
@@ -45,9 +50,21 @@ class Wanted(NamedTuple):
 
 
 def comparable(config: DictConfig) -> dict[str, Any]:
-    """The configuration without the place of the data, which is each machine's own."""
+    """What of a configuration decides what comes of it, in the words of the first trials.
+
+    Without the place of the data, which is each machine's own; and without settings that came later (``LATER``, and ``batches``) where they leave a run as it
+    was before: a new setting with a neutral default must not have everything tried again. Whoever adds one to the configuration adds it there.
+    """
     whole = plain(config)
-    return whole | {"data": {key: value for key, value in whole["data"].items() if key != "root"}}
+    data = {key: value for key, value in whole["data"].items() if key != "root"}
+    later = LATER | {"batches": whole["budget"].get("updates")}
+    return _first_named({key: value for key, value in (whole | {"data": data}).items() if key not in later or value != later[key]})
+
+
+def _first_named(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: FIRST.get(below, below) if key == "_target_" else _first_named(below) for key, below in value.items()}
+    return [_first_named(below) for below in value] if isinstance(value, list) else value
 
 
 def stored(path: Path) -> list[Trial]:

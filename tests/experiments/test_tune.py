@@ -39,6 +39,29 @@ def test_each_row_stands_at_the_best_of_its_trials(name):
         assert plain(stands) == plain(tuned), f"{row} does not stand at {tune.best(spec, trials, row)['setting']}"
 
 
+def keys(row, settings_of):
+    configs = [settings.row("digits", row, "cpu", 100, setting) for setting in settings_of]
+    return {tried.Wanted(row, "", config, ()).key for config in configs}
+
+
+def test_a_setting_that_came_later_and_changes_nothing_has_nothing_tried_again():
+    trials = {(trial["row"], trial["config"]) for trial in tried.stored(tune.trials_file("digits"))}
+    assert keys("exact_em", tune.grid(settings.table("digits"))[:2]) <= trials
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", settings.table("digits")["rows"][:-2])
+def test_all_trials_of_the_digits_are_found_again(row):
+    """But those of the two VQ rows, whose restart is counted in another unit since."""
+    trials = {(trial["row"], trial["config"]) for trial in tried.stored(tune.trials_file("digits")) if trial["row"] == row}
+    assert keys(row, tune.grid(settings.table("digits"))) == trials
+
+
+@pytest.mark.parametrize("override", ["average=0.9", "rates.phi=2", "batches=7", "schedule={phi: {_target_: experiments.descent.Drop, at: 0.5, factor: 0.25}}"])
+def test_a_setting_that_came_later_and_changes_something_is_another_trial(override):
+    assert keys("exact_em", [()]).isdisjoint(keys("exact_em", [(override,)]))
+
+
 @pytest.mark.slow
 def test_both_kinds_of_prior_are_tried_with_the_same_settings_once(alone, capsys):
     """At the smoke size, as the command does it: the numbers are those of the rows' own runs."""
