@@ -72,10 +72,11 @@ def _dot(axes: Axes, mean: Interval, y: float, colour: str, filled: bool) -> Non
 
 @matplotlib.rc_context(STYLE)
 def curves(runs: Runs, spec: Spec) -> bytes:
-    """SVG: validation NLL by step, a panel for each row: its seeds (thin), their mean (thick), the states kept (dots), and the means of the rows that it is
-    compared with (grey).
+    """SVG: the validation NLL, or what a table names as its ``curve``, by step, a panel for each row: its seeds (thin), their mean (thick), the states kept
+    (dots), and the means of the rows that it is compared with (grey).
     """
-    seeds = {row: [np.array([(look["step"], look["val_nll"]) for look in run["curve"]]).T for run in by_seed.values()] for row, by_seed in runs.items()}
+    number = spec.get("curve", "val_nll")
+    seeds = {row: [np.array([(look["step"], look[number]) for look in run["curve"]]).T for run in by_seed.values()] for row, by_seed in runs.items()}
     means = {row: mean_of(lines) for row, lines in seeds.items()}
     figure, panels = _panels(runs, 1.55, "Training step", spec.get("watched", "Validation NLL (nats)"), alike="groups" not in spec)
     for row, axes in panels:
