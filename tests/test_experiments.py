@@ -20,7 +20,7 @@ from latentcomp.signals import Interrupted
 from latentcomp.train import NonFiniteLoss
 from tests import small_mnist
 
-OWN = ("gradients", *(table for table in settings.tables() if table.startswith("taming")))  # tests/experiments/test_gradients.py, taming/test_rows.py
+OWN = ("gradients", "photographs", *(table for table in settings.tables() if table.startswith("taming")))  # test_gradients, test_own_images, taming/test_rows
 TRAINED = [table for table in settings.tables() if table not in OWN and "like" not in settings.table(table)]
 ROWS = [(table, row) for table in TRAINED for row in settings.table(table)["rows"]]
 SMALL_MNIST = ("budget.validation=20", "budget.test=4", "budget.look_images=4", "budget.dreams=4")

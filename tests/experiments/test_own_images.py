@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from experiments import settings
 from experiments.execute import plain
-from experiments.own_images import first_stage, judges, priors, second_stage
+from experiments.own_images import figures, first_stage, judges, priors, second_stage
 from experiments.own_images.given import Classes
 from experiments.own_images.samples import Samples
 from experiments.watching.board import Board
@@ -190,6 +190,12 @@ def test_the_modern_preset_trains_on_photographs_with_its_critic_and_both_lpips(
     records, pictures = first_stage.execute(composed, "row", folder=tmp_path / "run")
     assert {"lpips", "lpips_alex", "rfid_vgg16", "bicubic_lpips_alex", "code_usage"} <= values(records).keys()
     assert {"lambda", "ramp", "critic_real", "critic_made", "perceptual", "l1", "lpips_alex"} <= pictures["curve"][-1].keys()
+    spec = settings.table("photographs")
+    assert {column for column in spec["columns"] if "_critic" not in column} <= values(records).keys(), "the table would have empty columns"
+    assert {*spec["shows"], "curve"} <= pictures.keys()
+    (drawn,) = figures.pictures({"first_stage": {0: pictures}}, spec)
+    assert [len(image) for image in (pictures["images"], pictures["bicubic"])] == [len(pictures["reconstructions"])] * 2
+    assert drawn.data.startswith(b"\x89PNG")
 
 
 def test_a_stage_without_its_folder_says_which_option_to_give(tmp_path):

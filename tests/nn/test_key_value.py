@@ -36,7 +36,7 @@ def test_what_is_looked_up_is_attention_over_all_positions_so_far(monkeypatch, r
     made, seen = cache(3, 2, 7), [[], []]
     for position in range(7):
         if position == 4:
-            made.repeat(2)
+            made.select(torch.arange(len(made.first)).repeat_interleave(2))
             seen = [[one.repeat_interleave(2, 0) for one in layer] for layer in seen]
         for slot, layer in zip(made.slots(position), seen, strict=True):
             layer.append(parts(6 if position >= 4 else 3))
