@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from latentcomp.checkpoints import Checkpoints, read
 from latentcomp.learners.learner import Learner
 from latentcomp.locks import Locked
 from latentcomp.nn.batch_norm import SharedBatchNorm2d
-from latentcomp.phases.critic import Ramp
+from latentcomp.phases.critic import FixedWeight, Ramp
 from latentcomp.random_states import RandomStates
 from latentcomp.signals import INTERRUPTED, Interrupted
 from latentcomp.train import fit
@@ -158,6 +159,17 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step_saved(whole, tmp_pa
 STEP = 4  # after which the second process fails
 
 
+class Before:
+    """A weight of the critic's loss, with something that happens before it is computed."""
+
+    def __init__(self, weight: FixedWeight, happens: Callable[[], None]) -> None:
+        self.weight, self.happens, self.check = weight, happens, weight.check
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.happens()
+        return self.weight(*arguments)
+
+
 class Fault:
     """A learner that speaks to the other process inside its losses, and fails in the second process alone, once, where one of them would then wait.
 
@@ -174,7 +186,7 @@ class Fault:
         learner = exchanging(Ramp())
         if self.place == "lambda":
             weight = learner.critic.weight
-            learner.critic.weight = lambda *arguments: self.fails(learner.step) or weight(*arguments)
+            learner.critic.weight = Before(weight, lambda: self.fails(learner.step))
         elif self.place == "norm":
             next(m for m in learner.modules() if isinstance(m, SharedBatchNorm2d)).register_forward_pre_hook(lambda *_: self.fails(learner.step))
         elif self.place == "statistics":
