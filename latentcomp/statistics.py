@@ -4,7 +4,6 @@ Two rows are compared seed by seed, since what a seed turns (initial weights and
 differences vary less than the values.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -47,26 +46,17 @@ def paired_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
 def separated(values: Mapping[str, Sequence[float]], lower_is_better: bool = True, level: float = 0.05) -> set[str]:
     """The rows that may be called best: the one with the best mean, and those that a paired t-test does not separate from it.
 
-    P-values are corrected over the rows by Holm's method. With a single seed nothing is separated.
+    P-values are corrected over the rows by Holm's method (1979). With a single seed nothing is separated.
     """
+    from statsmodels.stats.multitest import multipletests
+
     best = (min if lower_is_better else max)(values, key=lambda row: float(np.mean(values[row])))
     others = [row for row in values if row != best]
     if not others or len(values[best]) < 2:
         return set(values)
-    p = {row: _paired_p(values[row], values[best]) for row in others}
-    return set(values) - _rejected(p, level)
-
-
-def _rejected(p: Mapping[str, float], level: float) -> set[str]:
-    """The rows whose p-values are small enough, by the method of Holm (1979, "A simple sequentially rejective multiple test procedure").
-
-    In their order, p_(i) is held against level / (m - i + 1); after the first that is greater none is rejected. Written out, since the function of statsmodels
-    collects all garbage of the process at every call.
-    """
-    ordered = sorted(p, key=lambda row: p[row])
-    limits = [level / (len(p) - i) for i in range(len(p))]
-    small = itertools.takewhile(lambda pair: p[pair[0]] <= pair[1], zip(ordered, limits, strict=True))
-    return {row for row, _ in small}
+    p = [_paired_p(values[row], values[best]) for row in others]
+    rejected = multipletests(p, level, method="holm")[0]
+    return {best} | {row for row, worse in zip(others, rejected, strict=True) if not worse}
 
 
 def _paired_p(a: Sequence[float], b: Sequence[float]) -> float:

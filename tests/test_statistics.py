@@ -7,7 +7,6 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from latentcomp.statistics import interval, paired_interval, separated
@@ -67,7 +66,7 @@ def test_two_rows_are_separated_at_the_p_value_of_scipy():
     assert separated(values, level=p * 0.999) == {"row 0", "row 1"}
 
 
-def test_holm_steps_down_by_hand_and_as_statsmodels_does():
+def test_holm_steps_down_by_hand():
     """Ordered p-values are held against 0.05 / m, 0.05 / (m - 1), ..., and after the first that fails none is separated."""
     rng = np.random.default_rng(3)
     undecided = 0
@@ -81,8 +80,6 @@ def test_holm_steps_down_by_hand_and_as_statsmodels_does():
                 kept |= set(sorted(p, key=p.get)[rank:])
                 break
         assert separated({row: list(v) for row, v in values.items()}) == kept
-        rejected = multipletests(list(p.values()), 0.05, "holm")[0]
-        assert kept == set(values) - {row for row, worse in zip(p, rejected, strict=True) if worse}
         undecided += kept != plain
     assert undecided > 0  # the correction mattered somewhere
 
