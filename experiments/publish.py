@@ -90,8 +90,9 @@ def stem(meta: Mapping[str, Any]) -> str:
 
 
 def _without_folders(results: tables.Results) -> tables.Results:
-    """The command without the folders where this machine keeps its data and weights, which mean nothing on another."""
-    return results._replace(meta=results.meta | {"command": re.sub(r"(\b(?:data\.root|weights)=)\S+", r"\1FOLDER", results.meta["command"])})
+    """The command without the folders and files where this machine keeps its data and weights, which mean nothing on another."""
+    command = re.sub(r"(\b(?:data\.root|weights)=)\S+", r"\1FOLDER", results.meta["command"])
+    return results._replace(meta=results.meta | {"command": re.sub(r"(\bdistance=)\S+", r"\1FILE", command)})
 
 
 def _in_words_of_today(results: tables.Results) -> tables.Results:

@@ -136,8 +136,10 @@ def elbo(log_q: Float[Tensor, "B M"], log_joint: Float[Tensor, "B M"]) -> Float[
 
 
 def kl(log_p: Float[Tensor, "B M"], log_q: Float[Tensor, "B M"]) -> Float[Tensor, "B"]:
-    """KL(p || q) over all M codes; infinite where q misses a code of p."""
-    return torch.where(log_p == -math.inf, 0.0, log_p.exp() * (log_p - log_q)).sum(-1)
+    """KL(p || q) over all M codes; infinite where q misses a code of p, however rare that is in p."""
+    terms = torch.where(log_p == -math.inf, 0.0, log_p.exp() * (log_p - log_q))
+    missed = (log_q == -math.inf) & (log_p > -math.inf)  # not 0 times infinity, where p underflows
+    return terms.masked_fill(missed, math.inf).sum(-1)
 
 
 def total_variation(log_p: Float[Tensor, "B M"], log_q: Float[Tensor, "B M"]) -> Float[Tensor, "B"]:

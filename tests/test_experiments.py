@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import signal
 
@@ -12,10 +13,11 @@ from hydra.utils import get_method, instantiate
 from experiments import pool, settings
 from experiments.execute import build, execute, plain
 from experiments.report import SHOWN
-from experiments.reproduce import parsed, reproduce
+from experiments.reproduce import ONE_RUN, parsed, reproduce
 from experiments.results import Folder, OtherSettings, OtherVersion, differences
 from latentcomp.checkpoints import Checkpoints
 from latentcomp.evaluate.images import ImageMeasures
+from latentcomp.evaluate.run import validation_nll
 from latentcomp.signals import Interrupted
 from latentcomp.train import NonFiniteLoss
 from tests import small_mnist
@@ -23,20 +25,35 @@ from tests import small_mnist
 OWN = ("gradients", "photographs", *(table for table in settings.tables() if table.startswith("taming")))  # test_gradients, test_own_images, taming/test_rows
 TRAINED = [table for table in settings.tables() if table not in OWN and "like" not in settings.table(table)]
 ROWS = [(table, row) for table in TRAINED for row in settings.table(table)["rows"]]
+QUICK = [(table, rows[place]) for table in TRAINED for rows in [settings.table(table)["rows"]] for place in (0, -1)]  # the others are slow tests
 SMALL_MNIST = ("budget.validation=20", "budget.test=4", "budget.look_images=4", "budget.dreams=4")
 MNIST = {"mnist": SMALL_MNIST, "collapse": SMALL_MNIST[:3]}  # by budget: what makes the table's data small
 TINY = ("budget.updates=2", "budget.every=1", "budget.size=20", "budget.prior_updates=2", "log.tensorboard=false", "log.pictures=false")
 
 
-@pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: str(value))
-def test_every_row_composes_and_runs_two_steps(table, row, monkeypatch, tmp_path):
+def small_row(table, row, tmp_path):
+    """Its configuration, with next to nothing to do and little data."""
+    small = MNIST.get(settings.table(table)["budgets"], ())
+    small = (*small, f"data.root={small_mnist.write(tmp_path)}") if small else ()
+    return settings.row(table, row, "smoke", 0, (*TINY, *small))
+
+
+@pytest.mark.parametrize("table", TRAINED)
+def test_every_other_row_composes_and_is_built(table, tmp_path):
+    """Those that are not run below, and train on the table's data: its model, its posterior and its budget fit one another."""
+    for row in settings.table(table)["rows"][1:-1]:
+        config = small_row(table, row, tmp_path)
+        if config.procedure == ONE_RUN:
+            data, model, learner, _, budget = build(config)
+            assert validation_nll(model, learner.posterior, data.validation[:2], budget) > -math.inf, row
+
+
+@pytest.mark.parametrize(("table", "row"), [pytest.param(*run, marks=[] if run in QUICK else pytest.mark.slow) for run in ROWS], ids=str)
+def test_a_row_runs_two_steps(table, row, monkeypatch, tmp_path):
     monkeypatch.setattr(
         "experiments.amortisation.frozen_model", lambda seed, budget: build(settings.row("digits", "gflownet_em", "smoke", seed))[1].requires_grad_(False)
     )
-    small = MNIST.get(settings.table(table)["budgets"], ())
-    small = (*small, f"data.root={small_mnist.write(tmp_path)}") if small else ()
-    config = settings.row(table, row, "smoke", 0, (*TINY, *small))
-    steps = []
+    config, steps = small_row(table, row, tmp_path), []
     records, pictures = get_method(config.procedure)(config, row, steps.append, tmp_path)
     values = {record["metric"]: record["value"] for record in records}
     assert steps == list(range(1, config.batches + 1))

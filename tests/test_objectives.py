@@ -165,6 +165,8 @@ def test_a_point_mass_pays_for_its_one_code():
     torch.testing.assert_close(objectives.expected_log_joint(point, LOG_P), LOG_P[:, 2])
     torch.testing.assert_close(objectives.total_variation(point, LOG_P), 1 - LOG_P[:, 2].exp())
     assert objectives.kl(LOG_P, point).isinf().all()
+    rare = torch.tensor([[0.0, -800.0]], dtype=torch.float64)  # exp of it is 0 in float64, and yet the code is one of p's
+    assert objectives.kl(rare, torch.tensor([[0.0, -math.inf]], dtype=torch.float64)).item() == math.inf
 
 
 @pytest.mark.parametrize("sums", [objectives.kl, objectives.elbo, objectives.expected_log_joint, objectives.total_variation])

@@ -85,22 +85,38 @@ def test_mixed_precision_reaches_the_nll_of_float32_on_every_row_of_the_digits()
     assert {row: farthest(difference) for row, difference in differences.items() if farthest(difference) >= 2} == {}
 
 
+def in_half_widths(single: np.ndarray, mixed: np.ndarray) -> np.ndarray:
+    """Paired differences along the last axis, over the half-width of the 95 % interval that the runs in float32 along it give themselves."""
+    n = single.shape[-1]
+    return (mixed - single) / (t.ppf(0.975, n - 1) * single.std(-1, ddof=1, keepdims=True) / math.sqrt(n))
+
+
+@pytest.mark.parametrize(("difference", "lowest", "highest"), [(0.0, 0.96, 1.0), (0.5, 0.0, 0.55), (1.0, 0.0, 0.02)])
+def test_the_rule_by_which_rows_of_few_seeds_are_held_equivalent_together(difference, lowest, highest):
+    """Its error rates, simulated: thirteen rows of four seeds, two runs of one seed as unlike as those of two, each row's unit its own four runs'."""
+    draws = np.random.default_rng(0).normal(size=(2, 20_000, 13, 4))
+    draws[1] += difference * t.ppf(0.975, 3) / math.sqrt(4)
+    assert lowest <= (farthest(in_half_widths(*draws).mean(1)) < 1).mean() <= highest
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED, reason="needs the MNIST files: set LATENTCOMP_SHARED to the folder that holds data/mnist")
 def test_mixed_precision_reaches_the_nll_of_float32_on_the_rows_of_mnist():
-    """Three seeds of each row of a small network, for 120 updates. The unit is the half-width of float32's own 95 % interval over three seeds of a row, with
-    the rows' mean variance; the rows, of which three seeds say little one by one, differ by less than one of it together. Rows that differ by that much pass
-    with a probability of 5 %.
+    """Four seeds of each row of a quarter of the table's network, 800 updates of 32 images, about 45 core-minutes in all. The unit of a row is the half-width of
+    float32's own 95 % interval over its four seeds; the rows, of which four seeds say little one by one, differ by less than one unit in the mean. If no row
+    differs, that holds with a probability of 97 %; if each differs by half a unit, of 50 %, by a whole one, of 1 % (the test above). That they have
+    learned something is held, too: a unit is no proof where all runs stand at their start (543 nats, all pixels even).
     """
     pytest.importorskip("lightning_fabric")
-    small = ("budget.updates=120", "budget.every=60", "budget.channels=8", "budget.validation=1000", "budget.test=20", f"data.root={SHARED}/data/mnist")
-    found = both("mnist", 3, small)
-    unit = t.ppf(0.975, 2) * math.sqrt(np.mean([single.var(ddof=1) for single, _ in found.values()]) / 3)
+    sizes = ("budget.updates=800", "budget.size=32", "budget.channels=8", "budget.validation=1000", "budget.test=20")
+    found = both("mnist", 4, (*sizes, f"data.root={SHARED}/data/mnist"))
+    differences = {row: in_half_widths(*runs) for row, runs in found.items()}
     for row, (single, mixed) in found.items():
-        print(f"{row}: float32 {interval(single.tolist())}, bf16-mixed {interval(mixed.tolist())}")
-    differences = np.mean([mixed - single for single, mixed in found.values()], 0)
-    print(f"all: {differences} nats, at most {farthest(differences):.2f}, of {unit:.2f}")
-    assert farthest(differences) < unit
+        print(f"{row}: float32 {interval(single.tolist())}, bf16-mixed {interval(mixed.tolist())} nats; {differences[row].mean():+.2f} half-widths")
+    together = np.mean(list(differences.values()), 0)
+    print(f"all: {together}, at most {farthest(together):.2f}")
+    assert max(single.mean() for single, _ in found.values()) < 350
+    assert farthest(together) < 1
 
 
 def test_another_precision_is_another_configuration():
