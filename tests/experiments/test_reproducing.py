@@ -89,6 +89,9 @@ def test_the_sampler_stands_beside_the_published_one_and_what_was_wanted():
     rows = rows_of(benchmarked.sampling(results))
     assert rows["4"] == ["0.25", "1.25", "5.00", "at least 5", "–", "0.12", "3e-07"]
     assert rows["64"] == ["1.00", "–", "–", "at least 4", "–", "0.50", "–"]
+    assert not [line for line in benchmarked.sampling(results) if "Missed" in line]
+    slow = results | {"reference_over_cached_batch_4": 2.0}
+    assert [line for line in benchmarked.sampling(slow) if "**Missed** at 4 samples at a time: 5 times as fast were 0.25 s, 2.0 times the floor" in line]
 
 
 def test_memory_stands_beside_its_limit():
