@@ -6,7 +6,8 @@
 
 A checkpoint is written beside its place, flushed to disk and then renamed, which is one step for the file system; an old one is renamed away before it is
 deleted. So a crash at any moment leaves only whole checkpoints under their names. What a disk does afterwards, the checksums show: a damaged checkpoint is
-refused by name, and the run falls back to the one before.
+refused by name, and the run falls back to the one before. What is refused is never deleted: once the run saves again it lies aside, as damaged-step-...,
+since a read may fail once and not again.
 """
 
 import hashlib
@@ -30,6 +31,10 @@ WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
 class DamagedCheckpoint(ValueError):
     """A checkpoint is not what was written; the message names it and says what is wrong."""
+
+
+class OtherFormat(ValueError):
+    """A checkpoint is whole, and was written by another version of this library."""
 
 
 class CheckpointWarning(UserWarning):
@@ -139,8 +144,7 @@ class Checkpoints:
         return True
 
     def _prune(self, written: Path) -> None:
-        """Deletes what is damaged, the abandoned future of a run that fell back, and what is older than the latest without being the best."""
-        self._damaged.discard(written)
+        """Deletes the abandoned future of a run that fell back, and what is older than the latest without being the best; what is damaged goes aside."""
         for path in self.paths():
             if path > written or path in self._damaged:
                 self._discard(path)
@@ -150,8 +154,14 @@ class Checkpoints:
                 self._discard(path)
 
     def _discard(self, path: Path) -> None:
-        """Renames it away before deleting it, so that no half of it is ever seen."""
-        if path.exists():
+        """Renames it away before deleting it, so that no half of it is ever seen; where it is damaged it stays under that name."""
+        if not path.exists():
+            return
+        if path in self._damaged:
+            shutil.rmtree(_aside(path), ignore_errors=True)
+            path.rename(_aside(path))
+            self._damaged.discard(path)
+        else:
             gone = path.with_name(f".{path.name}.gone.part")
             shutil.rmtree(gone, ignore_errors=True)
             path.rename(gone)
@@ -162,6 +172,7 @@ class Checkpoints:
 
         Raises:
             DamagedCheckpoint: there are checkpoints, and all are damaged.
+            OtherFormat: the latest was written by another version.
             ValueError: the checkpoint is of another run, of another precision, holds other parts, or is not the one that the other processes find.
         """
         with processes.Together() as said:
@@ -186,7 +197,7 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 damaged.append(str(error))
                 self._damaged.add(path)
-                warnings.warn(f"{error}. The one before it is used, if there is one", CheckpointWarning, stacklevel=3)
+                warnings.warn(f"{error}. The one before it is used, if there is one; this one is kept as {_aside(path).name}", CheckpointWarning, stacklevel=3)
         if damaged:
             raise DamagedCheckpoint(f"all checkpoints in {self.folder} are damaged: {'; '.join(damaged)}. Delete them to begin anew")
         return None
@@ -202,6 +213,7 @@ def read(path: Path) -> Found:
 
     Raises:
         DamagedCheckpoint: says what is wrong.
+        OtherFormat: another version wrote it.
     """
     from safetensors.torch import load_file
 
@@ -301,7 +313,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     if checksum != _checksum(body):
         raise DamagedCheckpoint(f"{path} is damaged: its {MANIFEST} is not what was written")
     if body["format"] != FORMAT:
-        raise DamagedCheckpoint(f"{path} has format {body['format']}, and this version reads {FORMAT}: read it with the version that wrote it")
+        raise OtherFormat(f"{path} has format {body['format']}, and this version reads {FORMAT}: read it with the version that wrote it")
     return body
 
 
@@ -309,9 +321,14 @@ def _score(path: Path) -> float | None:
     """None, too, where it is not finite, since nothing is smaller than nan."""
     try:
         score = _manifest(path)["score"]
-    except DamagedCheckpoint:
+    except (DamagedCheckpoint, OtherFormat):
         return None
     return score if score is not None and math.isfinite(score) else None
+
+
+def _aside(path: Path) -> Path:
+    """Where a damaged checkpoint goes."""
+    return path.with_name(f"damaged-{path.name}")
 
 
 def _checksum(body: object) -> str:

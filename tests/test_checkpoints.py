@@ -1,6 +1,7 @@
 """Checkpoints in a folder: whole, checked, the last and the best kept; generators and signals."""
 
 import json
+import errno
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from latentcomp.checkpoints import Checkpoints, CheckpointWarning, DamagedCheckpoint, read
+from latentcomp.checkpoints import Checkpoints, CheckpointWarning, DamagedCheckpoint, OtherFormat, _digest, read
 from latentcomp.random_states import RandomStates
 from latentcomp.signals import INTERRUPTED, Interrupted, Signals
 
@@ -76,6 +77,42 @@ def test_after_a_fall_back_what_is_saved_is_kept_and_nothing_damaged_takes_its_p
     assert [read(path).step for path in checkpoints.paths()] == [*steps[::-1], 4]
     other = parts()
     assert Checkpoints(tmp_path).restore(other).step == other["rest"].values["value"] == steps[-1]
+    assert {path.name for path in tmp_path.glob("damaged-*")} == {"damaged-step-000000007", "damaged-step-000000008"}
+
+
+def test_what_could_not_be_read_for_a_while_is_not_lost(tmp_path, monkeypatch):
+    """A network's file system may fail a read and be well again: the run falls back and goes on, and what it took for damaged lies aside, whole."""
+    for step in (1, 2):
+        Checkpoints(tmp_path).save(step, parts(float(step)))
+    checkpoints = Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("latentcomp.checkpoints._digest", fails_on("step-000000002"))
+        with pytest.warns(CheckpointWarning, match=r"step-000000002 is damaged: weights.safetensors cannot be read \(Input/output error\).*kept as damaged-step-000000002"):
+            assert checkpoints.restore(parts()).step == 1
+    for step in (2, 3):
+        assert checkpoints.save(step, parts(step))
+    assert read(tmp_path / "damaged-step-000000002").step == 2
+
+
+def fails_on(name):
+    """A digest that cannot read one checkpoint."""
+
+    def digest(path):
+        if path.parent.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return _digest(path)
+
+    return digest
+
+
+def test_a_checkpoint_of_another_format_stops_the_run_and_stays(tmp_path, monkeypatch):
+    Checkpoints(tmp_path).save(1, parts(1.0))
+    monkeypatch.setattr("latentcomp.checkpoints.FORMAT", 2)
+    Checkpoints(tmp_path)
+    with pytest.raises(OtherFormat, match=r"step-000000001 has format 1, and this version reads 2: read it with the version that wrote it"):
+        Checkpoints(tmp_path).restore(parts())
+    monkeypatch.setattr("latentcomp.checkpoints.FORMAT", 1)
+    assert read(tmp_path / "step-000000001").step == 1
 
 
 def test_anyone_can_read_the_weights(tmp_path):
