@@ -102,10 +102,10 @@ def test_the_rule_by_which_rows_of_few_seeds_are_held_equivalent_together(differ
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED, reason="needs the MNIST files: set LATENTCOMP_SHARED to the folder that holds data/mnist")
 def test_mixed_precision_reaches_the_nll_of_float32_on_the_rows_of_mnist():
-    """Four seeds of each row of a quarter of the table's network, 800 updates of 32 images, about 45 core-minutes in all. The unit of a row is the half-width of
-    float32's own 95 % interval over its four seeds; the rows, of which four seeds say little one by one, differ by less than one unit in the mean. If no row
-    differs, that holds with a probability of 97 %; if each differs by half a unit, of 50 %, by a whole one, of 1 % (the test above). That they have
-    learned something is held, too: a unit is no proof where all runs stand at their start (543 nats, all pixels even).
+    """Four seeds of each row of a quarter of the table's network, 800 updates of 32 images. The unit of a row is the half-width of float32's own 95 % interval
+    over its four seeds; the rows, of which four seeds say little one by one, differ by less than one unit in the mean. If no row differs, that holds with a
+    probability of 97 %; if each differs by half a unit, of 50 %, by a whole one, of 1 % (the test above). That they have learned something is held, too: a
+    unit is no proof where all runs stand at their start (543 nats, all pixels even).
     """
     pytest.importorskip("lightning_fabric")
     sizes = ("budget.updates=800", "budget.size=32", "budget.channels=8", "budget.validation=1000", "budget.test=20")
