@@ -69,7 +69,7 @@ def test_both_kinds_of_prior_are_tried_with_the_same_settings_once(alone, capsys
     path = alone / "taming_pixelsnail-smoke.json"
     trials = json.loads(path.read_text())
     settings_of = {row: [trial["setting"] for trial in trials if trial["row"] == row] for row in ("imagenet_steps", "imagenet_pixelsnail")}
-    assert settings_of["imagenet_steps"] == settings_of["imagenet_pixelsnail"] == [["pace=0.3"], ["pace=1.0"], ["pace=3.0"]]
+    assert settings_of["imagenet_steps"] == settings_of["imagenet_pixelsnail"] == [["pace=0.3"], ["pace=1.0"], ["pace=3.0"], ["pace=10.0"]]
     assert len({trial["val_nats_per_code"] for trial in trials}) == 6
     printed = capsys.readouterr().out.splitlines()
     for row, line in zip(settings_of, printed, strict=True):
