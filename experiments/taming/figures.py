@@ -41,7 +41,7 @@ def over_time(runs: Runs, spec: Spec) -> bytes:
     members = [[row for row in rows if row in runs] for rows in groups(spec).values()]
     members = [rows for rows in members if rows]
     lines = -(-len(members) // 3)
-    figure = Figure((9, 0.4 + 2.4 * lines), layout="constrained")
+    figure = Figure((9, 0.4 + 2.9 * lines), layout="constrained")
     figure.supxlabel("Training (s)")
     figure.supylabel(spec["watched"])
     panels = figure.subplots(lines, 3, squeeze=False).ravel()
@@ -62,7 +62,7 @@ def _over_time(axes: Axes, runs: Runs, spec: Spec, rows: list[str]) -> None:
         axes.plot(*figures.mean_of(seeds), color=colour(spec, row), linewidth=1.8, label=label(spec, row))
     spread = max(best) - min(best) or 1.0
     axes.set_ylim(min(best) - 0.1 * spread, max(best) + 1.5 * spread)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False)  # above: curves that turn up again cross every corner
 
 
 @matplotlib.rc_context(STYLE)
