@@ -119,11 +119,14 @@ def test_first_stages_are_built_at_their_published_size(row):
         assert count == 72_141_699 - 1024 * 256
 
 
-def test_the_rows_of_a_data_set_differ_in_prior_and_limit_alone():
+def test_the_rows_of_a_data_set_differ_in_prior_limit_and_tuned_rate_alone():
     steps, timed, snail = (plain(settings.row("taming_pixelsnail", f"sflckr_{kind}", "cpu", 0)) for kind in ("steps", "time", "pixelsnail"))
     assert timed["limit"]["rival"] == snail["second"]
     assert timed | {"limit": steps["limit"]} == steps
-    assert snail | {"second": steps["second"]} == steps
+    paces = steps["paces"]
+    assert (steps["pace"], snail["pace"]) == (paces["transformer"], paces["pixelsnail"])
+    assert snail["optimizer"] == steps["optimizer"] | {"lr": pytest.approx(steps["optimizer"]["lr"] * paces["pixelsnail"] / paces["transformer"])}
+    assert snail | {name: steps[name] for name in ("second", "pace", "optimizer")} == steps
     assert isinstance(instantiate(snail["second"]), Snail)
 
 
