@@ -141,8 +141,7 @@ def _missed(name: str, results: dict[str, Any], wanted: float) -> str:
     """What a ratio that was not reached asks for, by the side of what the machine could do at best."""
     allowed, floor = statistics.median(results["seconds"][name]["reference"]) / wanted, results["floor"][name]["seconds"]
     return (
-        f"**Missed** at {name.removeprefix('batch_')} samples at a time: {wanted:g} times as fast were {allowed:.2f} s, {allowed / floor:.1f} times the floor. "
-        "The operations of a step wait for one another, and with few rows each of them costs about as much as its start."
+        f"**Missed** at {name.removeprefix('batch_')} samples at a time: {wanted:g} times as fast were {allowed:.2f} s, {allowed / floor:.1f} times the floor."
     )
 
 

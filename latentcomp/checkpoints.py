@@ -197,7 +197,11 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 damaged.append(str(error))
                 self._damaged.add(path)
-                warnings.warn(f"{error}. The one before it is used, if there is one; this one is kept as {_aside(path).name}", CheckpointWarning, stacklevel=3)
+                warnings.warn(
+                    f"{error}. The one before it is used, if there is one; at the next save this one is kept as {_aside(path).name}",
+                    CheckpointWarning,
+                    stacklevel=3,
+                )
         if damaged:
             raise DamagedCheckpoint(f"all checkpoints in {self.folder} are damaged: {'; '.join(damaged)}. Delete them to begin anew")
         return None
