@@ -6,17 +6,44 @@ from different seeds, so that none is chosen by whom it is judged by.
 """
 
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
+from urllib.error import URLError
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
 from experiments.taming.sets import Source, Standin
-from latentcomp.evaluate.extractors import IMAGENET, Extractor, Inception, Own, Vgg16
+from experiments.taming.stages import made
+from latentcomp.evaluate.extractors import IMAGENET, INCEPTION, Extractor, Inception, Own, Vgg16
 from latentcomp.noise import permutation
 
 SIDE = 8  # pixels that a small classifier sees
+
+
+class Judges(NamedTuple):
+    """Who judges the samples of a row, and who rejects some of them, if any are.
+
+    Attributes:
+        judge: of FID and IS.
+        rejector: a classifier; None where all samples are kept.
+    """
+
+    judge: Extractor
+    rejector: nn.Module | None
+
+
+def called(config: DictConfig, data: Source) -> Judges | None:
+    """Those of a row, to be called before anything is learned, so that weights that are missing are asked for at once; None for a row without samples.
+
+    Raises:
+        SystemExit: weights or classes that they want are not there.
+    """
+    if config.sampling is None:
+        return None
+    rejects = config.sampling.get("acceptance", 1.0) < 1
+    return Judges(made(config.budget.judge, data, config.weights), made(config.budget.rejector, data) if rejects else None)
 
 
 class Features(nn.Module):
@@ -80,15 +107,16 @@ def vgg16(data: Source, weights: str | None) -> Extractor:
 
 
 def inception(data: Source, weights: str | None) -> Extractor:
-    """The judge of published FIDs.
+    """The judge of published FIDs, from ``weights`` if its file is there, else from where torch keeps what it has downloaded.
 
     Raises:
-        SystemExit: its weights are not there; says where from and where to.
+        SystemExit: its weights are in neither place; says where from and where to.
     """
+    own = None if weights is None else Path(weights) / Path(INCEPTION).name
     try:
-        return Inception()
+        return Inception(own if own is not None and own.is_file() else None)
     except FileNotFoundError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"error: {error}. Here weights=FOLDER names the folder of the file") from None
 
 
 def rejector(data: Source) -> nn.Module:
@@ -116,5 +144,15 @@ class ResNet101(nn.Module):
 
 
 def resnet101(data: Source) -> nn.Module:
-    """The paper's rejector."""
-    return ResNet101()
+    """The paper's rejector.
+
+    Raises:
+        SystemExit: its weights are not there and cannot be downloaded; says where to put them, and what to do without.
+    """
+    try:
+        return ResNet101()
+    except URLError as error:
+        raise SystemExit(
+            f"error: ResNet-101, which rejects samples, could not be downloaded ({error.reason}): put torchvision's file of its weights (IMAGENET1K_V1) into "
+            f"{torch.hub.get_dir()}/checkpoints, or keep all samples by sampling.acceptance=1"
+        ) from None

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.descent import descent
 from experiments.job import Built, Job, Result, budget, procedure
@@ -15,7 +16,6 @@ from experiments.taming.stages import made, seen
 from experiments.taming.vqgan import Preset
 from latentcomp.batch import Batch
 from latentcomp.engine import Engine
-from latentcomp.evaluate.extractors import Extractor
 from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.evaluate.protocol import Measure
 from latentcomp.evaluate.training import Looks
@@ -29,15 +29,16 @@ def execute(job: Job) -> Result:
     """Trains the first stage, and measures its reconstructions of test pictures, and of training pictures.
 
     Raises:
-        SystemExit: data that a user must bring are not there.
+        SystemExit: data or weights that a user must bring are not there.
     """
     config, data = job.config, made(job.config.data)
+    judged = judging(config, data)  # before anything is learned, so that weights that are missing are asked for at once
     torch.manual_seed(config.seed)
     stage = Preset(*made(config.budget.preset))
     job.engine.place(stage.model, stage.learner, [])
     built = Built(data, *stage, descent(config, stage.learner, stage.model), budget(config))
     training = job.trained(built, Looks(lambda *_: look(stage, data, job.engine), None), seen(job, stage, data))
-    found, pictures = measures(config, stage, data, job.engine)
+    found, pictures = measures(judged, stage, data, job.engine)
     found |= {"parameters": Measure(float(parameters(stage.model) + parameters(stage.learner.posterior)), ""), "seconds": Measure(training.seconds, "s")}
     found |= {"val_l1": Measure(training.curve[-1]["val_l1"], "")}
     curve = [{"step": at["step"], "val_nll": at["val_l1"], "seconds": at["seconds"], "code_usage": at["val_usage"]} for at in training.curve]
@@ -60,16 +61,19 @@ def look(stage: Preset, data: Source, engine: Engine, most: int = 1000) -> dict[
     return {"val_l1": float(torch.cat(errors).mean()), "val_usage": tally.usage().used}
 
 
-def measures(config: DictConfig, stage: Preset, data: Source, engine: Engine) -> tuple[dict[str, Measure], dict[str, Tensor]]:
-    """Of test pictures; rFID of training pictures, too, as the paper has both; and what the report shows."""
-    judge: Extractor = made(config.budget.judge, data, config.weights)
+def judging(config: DictConfig, data: Source) -> ImageMeasures:
+    """What reconstructions of a row are judged by."""
     distances = {} if config.weights is None else made(config.distances)
-    for module in (judge, *distances.values()):
-        module.to(next(stage.model.parameters()).device)
-    judged = ImageMeasures(distances, [judge], ["fid"])
+    return ImageMeasures(distances, [made(config.budget.judge, data, config.weights)], ["fid"])
+
+
+def measures(judged: ImageMeasures, stage: Preset, data: Source, engine: Engine) -> tuple[dict[str, Measure], dict[str, Tensor]]:
+    """Of test pictures; rFID of training pictures, too, as the paper has both; and what the report shows."""
+    for module in (*judged.extractors, *judged.distances.values()):
+        cast(nn.Module, module).to(next(stage.model.parameters()).device)
     seen = {part: _Counted(_placed(data, part, engine)) for part in ("test", "train")}
     of = {part: judged.of_reconstructions(stage.model, stage.learner.posterior, batches) for part, batches in seen.items()}
-    rfid = {name: of[part].pop(f"rfid_{judge.name}") for name, part in (("rfid", "test"), ("rfid_train", "train"))}
+    rfid = {name: of[part].pop(f"rfid_{judged.extractors[0].name}") for name, part in (("rfid", "test"), ("rfid_train", "train"))}
     found = of["test"] | rfid | {"code_usage": of["test"]["code_usage"]._replace(value=100 * (of["test"]["code_usage"].value or 0.0), unit="%")}
     x = next(_placed(data, "test", engine)).x[:SHOWN]
     with torch.no_grad():

@@ -5,7 +5,7 @@ A sampler gives pictures, as many as asked for, in batches. Sample number i is a
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -28,7 +28,7 @@ class Drawn(NamedTuple):
         model: with the trained prior.
         data: codes of the data set; the conditions of samples are those of its test pictures.
         classes: of a class condition; 0 for none.
-        rejector: makes the classifier that rejects.
+        rejector: the classifier that rejects; None where all samples are kept.
         seed: of all draws.
         size: samples at a time.
     """
@@ -36,7 +36,7 @@ class Drawn(NamedTuple):
     model: LatentVariableModel
     data: Coded
     classes: int
-    rejector: Callable[[], nn.Module]
+    rejector: nn.Module | None
     seed: int
     size: int = 200
 
@@ -87,7 +87,7 @@ class Cut(NamedTuple):
         """Batches of pictures; with rejection class by class, else the cuts one after the other.
 
         Raises:
-            ValueError: samples without a class are to be rejected.
+            ValueError: samples without a class, or without a classifier, are to be rejected.
         """
         if self.acceptance < 1:
             yield from self._accepted(drawn, number)
@@ -103,7 +103,9 @@ class Cut(NamedTuple):
     def _accepted(self, drawn: Drawn, number: int) -> Iterator[Tensor]:
         if not drawn.classes:
             raise ValueError(f"acceptance={self.acceptance}: a classifier rejects samples of a class, and this row has none: set sampling.acceptance=1")
-        classify = drawn.rejector().to(drawn.device)
+        if drawn.rejector is None:
+            raise ValueError(f"acceptance={self.acceptance}: samples are rejected by a classifier, and none was given: pass Drawn a rejector")
+        classify = drawn.rejector.to(drawn.device)
         for label, (start, end) in enumerate(_shares(number, drawn.classes)):
             score = class_score(drawn.decode, classify, label)
             for turn, (first, last) in enumerate(_shares(end - start, len(self.cuts))):

@@ -16,6 +16,7 @@ from experiments.descent import descent
 from experiments.job import Built, Job, Result, budget, plain, procedure
 from experiments.machine import digest
 from experiments.taming import coded, stages
+from experiments.taming.judges import Judges, called
 from experiments.taming.limits import Trial, Update, remembered
 from experiments.taming.priors import Build, Sites, parameters
 from experiments.taming.samples import Drawn
@@ -48,6 +49,7 @@ class Stages(NamedTuple):
         data: their codes, and those of their conditions.
         sites: what a prior writes and reads.
         classes: of a class condition; 0 for none.
+        judges: of the samples; None where none are drawn.
         job: the row's.
     """
 
@@ -55,6 +57,7 @@ class Stages(NamedTuple):
     data: coded.Coded
     sites: Sites
     classes: int
+    judges: Judges | None
     job: Job
 
     def learner(self) -> SecondStage:
@@ -69,13 +72,14 @@ class Stages(NamedTuple):
 
 
 def prepared(job: Job) -> Stages:
-    """Data and first stages of a row.
+    """Data, judges and first stages of a row.
 
     Raises:
-        SystemExit: data that a user must bring are not there.
+        SystemExit: data or weights that a user must bring are not there.
     """
     config, engine = job.config, job.engine
     data, kind, vocabulary, condition = made(config.data), config.task.condition, 0, cast(nn.Module | None, None)
+    judges = called(config, data)
     first = made(config.first_stage)(job, data)
     engine.place(first.model, first.learner, [])
     if kind == "class":
@@ -86,7 +90,7 @@ def prepared(job: Job) -> Stages:
         condition, vocabulary = Encoded(maps.model, maps.learner.posterior).requires_grad_(False).eval(), maps.model.codebook.codes
     codes = coded.Coded(data, coded.Coder(first, condition, engine), config.budget.judged)
     grid = cast(SiteDecoder, first.model.decoder).grid
-    return Stages(first, codes, codes.sites(grid, vocabulary), vocabulary if kind == "class" else 0, job)
+    return Stages(first, codes, codes.sites(grid, vocabulary), vocabulary if kind == "class" else 0, judges, job)
 
 
 def trial(on: Stages) -> Trial:
@@ -113,7 +117,7 @@ def execute(job: Job) -> Result:
     model, training = learned(on, build, updates)
     found = measures(on, model) | {"parameters": Measure(float(parameters(model.prior)), ""), "updates": Measure(float(updates), "")}
     best = min(look[VALIDATION] for look in training.curve)
-    found |= {VALIDATION: Measure(best, "nats"), "seconds": Measure(training.seconds, "s")} | ({} if config.sampling is None else realism(on, model))
+    found |= {VALIDATION: Measure(best, "nats"), "seconds": Measure(training.seconds, "s")} | ({} if on.judges is None else realism(on, model, on.judges))
     curve = [{"step": look["step"], "val_nll": look[VALIDATION], "seconds": look["seconds"]} for look in training.curve]
     return job.records(found, training.seconds), {"curve": curve, "best_step": training.best_step, "samples": shown(on, model)}
 
@@ -154,15 +158,14 @@ def measures(on: Stages, model: LatentVariableModel) -> dict[str, Measure]:
 
 
 @torch.no_grad()
-def realism(on: Stages, model: LatentVariableModel) -> dict[str, Measure]:
+def realism(on: Stages, model: LatentVariableModel, judges: Judges) -> dict[str, Measure]:
     """FID, and IS where the judge classifies, of samples against the pictures of ``config.against``, and how many there were of both."""
     config, data, engine = on.job.config, on.data.data, on.job.engine
-    judge = made(config.budget.judge, data, config.weights)
-    judge.to(next(model.prior.parameters()).device)
+    judge = judges.judge.to(next(model.prior.parameters()).device)
     distance = Realism(judge, ["fid", "is"] if judge.classes else ["fid"])
     for batch in data.held_out(config.against):
         distance.update(engine.placed(batch.x), real=True)
-    drawn = Drawn(model, on.data, on.classes, lambda: made(config.budget.rejector, data), config.seed)
+    drawn = Drawn(model, on.data, on.classes, judges.rejector, config.seed)
     held = on.data.conditions("test")
     number = config.number or (config.budget.samples if held is None else len(held))
     for images in made(config.sampling)(drawn, number):

@@ -6,6 +6,7 @@ s = 1 is the network itself, s = 0 the one without a condition; s > 1 makes code
 have learned to do without (``TeacherForced(drop=0.1)``). Both halves share one batch of twice the rows.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,12 +36,15 @@ class Guided(SequenceNetwork[GuidedCache]):
     Args:
         network: learned with and without conditions.
         scale: s, at least 0.
+
+    Raises:
+        ValueError: it is negative, or no finite number.
     """
 
     def __init__(self, network: SequenceNetwork, scale: float) -> None:
         super().__init__(network.cardinalities, None)
-        if not scale >= 0:
-            raise ValueError(f"the scale of guidance is 0 (no condition), 1 (the plain condition) or more; got {scale}")
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"the scale of guidance is 0 (no condition), 1 (the plain condition) or more, a finite number; got {scale}")
         self.network, self.scale = network, scale
 
     @property

@@ -51,9 +51,10 @@ def patchwork(
 
     Raises:
         TypeError: the prior cannot complete a part of what it writes.
-        ValueError: the window is larger than the grid or is not the prior's, the stride is too large, or the given rows have another width.
+        ValueError: the window is larger than the grid or is not the prior's, the stride is too large, there are no grids to draw, or the
+            given rows have another width or are of another number of grids.
     """
-    check_grid(grid, window, given)
+    check_grid(grid, window, given, rows)
     step = max(1, min(window) // 2) if stride is None else stride
     if not 1 <= step <= min(window):
         raise ValueError(f"the window moves by 1 to {min(window)} sites, its smaller side; got stride={step}")

@@ -137,9 +137,9 @@ def slide(
     Raises:
         TypeError: the prior does not write row by row.
         ValueError: the window is larger than the grid or is not the prior's, the network was built for another order of sites, the stride is too large,
-            or the given rows have another width.
+            there are no grids to draw, or the given rows have another width or are of another number of grids.
     """
-    check_grid(grid, window, given)
+    check_grid(grid, window, given, rows)
     _check_stride(window, stride)
     first = writer(None if condition is None else condition(0, 0, window, grid))
     _check_writer(first, window)
@@ -158,16 +158,19 @@ def slide(
     return z
 
 
-def check_grid(grid: Sequence[int], window: Sequence[int], given: Tensor | None) -> None:
-    """Refuses a grid that a window does not fit into, or first rows that do not fit into the grid.
+def check_grid(grid: Sequence[int], window: Sequence[int], given: Tensor | None, rows: int) -> None:
+    """Refuses no grids at all, a grid that a window does not fit into, or first rows that do not fit into so many grids.
 
     Raises:
         ValueError: names both.
     """
+    if rows < 1:
+        raise ValueError(f"rows is how many grids are drawn, one or more; got {rows}")
     if len(grid) != 2 or len(window) != 2 or window[0] > grid[0] or window[1] > grid[1] or min(window) < 1:
         raise ValueError(f"the window ({window[0]} x {window[1]}) must fit into the grid ({grid[0]} x {grid[1]}): ask for a grid at least as large")
-    if given is not None and (given.ndim != 3 or given.shape[2] != grid[1] or given.shape[1] > grid[0]):
-        raise ValueError(f"the first rows of grids of {grid[0]} x {grid[1]} codes have shape (B, at most {grid[0]}, {grid[1]}); got {tuple(given.shape)}")
+    if given is not None and (given.ndim != 3 or len(given) != rows or given.shape[2] != grid[1] or given.shape[1] > grid[0]):
+        wanted = f"the first rows of {rows} grid(s) of {grid[0]} x {grid[1]} codes have shape ({rows}, at most {grid[0]}, {grid[1]})"
+        raise ValueError(f"{wanted}; got {tuple(given.shape)}")
 
 
 def check_sites(q: CodeDistribution, window: Sequence[int]) -> None:

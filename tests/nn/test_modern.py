@@ -113,6 +113,8 @@ def test_guided_codes_are_a_distribution():
         AutoregressiveCodes(Guided(network(), 3.0)).sample((2,))
     with pytest.raises(ValueError, match="scale of guidance is 0 .* got -1"):
         Guided(network(), -1.0)
+    with pytest.raises(ValueError, match="a finite number; got inf"):
+        Guided(network(), math.inf)
     with pytest.raises(TypeError, match="features of the network inside"):
         q.features(z)
 

@@ -140,8 +140,12 @@ def test_what_cannot_slide_is_refused():
         slide(writer, (8, 8), (2, 4))
     with pytest.raises(ValueError, match="moves by 1 to 2 sites.*got stride=3"):
         slide(writer, (8, 8), WINDOW, stride=3)
-    with pytest.raises(ValueError, match=r"have shape \(B, at most 8, 8\); got \(1, 2, 7\)"):
+    with pytest.raises(ValueError, match=r"have shape \(1, at most 8, 8\); got \(1, 2, 7\)"):
         slide(writer, (8, 8), WINDOW, given=torch.zeros(1, 2, 7, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"2 grid\(s\) of 8 x 8 codes have shape \(2, at most 8, 8\); got \(3, 2, 8\)"):
+        slide(writer, (8, 8), WINDOW, rows=2, given=torch.zeros(3, 2, 8, dtype=torch.long))
+    with pytest.raises(ValueError, match="how many grids are drawn, one or more; got 0"):
+        slide(writer, (8, 8), WINDOW, rows=0)
     with pytest.raises(TypeError, match="MaskedCodes does not write so"):
         slide(lambda r: MaskedCodes(MaskedTransformer((K,) * 16, 4, 1, 1)), (8, 8), WINDOW)
     for wrap in (lambda made: made, lambda made: Guided(made, 2.0)):

@@ -16,6 +16,7 @@ from experiments.execute import plain
 from experiments.job import Job
 from experiments.report import SHOWN
 from experiments.reproduce import parsed, reproduce
+from experiments.taming import judges
 from experiments.taming.priors import Sites, Snail, Transformer, parameters
 from experiments.taming.second import prepared
 from experiments.taming.stages import made
@@ -252,6 +253,27 @@ def test_weights_that_cannot_be_downloaded_are_asked_for():
         made(OmegaConf.create({"_target_": f"{__name__}.unreachable"}))
     with pytest.raises(SystemExit, match="error: a prior needs at least one site"):
         made(OmegaConf.create({"_target_": "latentcomp.priors.Uniform", "sites": 0, "codes": []}))
+
+
+INCEPTION = "budget.judge={_target_: experiments.taming.judges.inception}"
+RESNET = "budget.rejector={_target_: experiments.taming.judges.resnet101}"
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "judge", "wanted"),
+    [
+        ("taming_faces", "ffhq", INCEPTION, r"no weights of Inception-v3 at .*\. Here weights=FOLDER names the folder"),
+        ("taming_reconstruction", "k1024", INCEPTION, r"no weights of Inception-v3 at .*\. Here weights=FOLDER names the folder"),
+        ("taming_imagenet", "mixed_accept50", RESNET, r"ResNet-101, which rejects samples, could not be downloaded .no such host.*sampling\.acceptance=1"),
+    ],
+)
+def test_a_judge_that_is_missing_is_asked_for_before_anything_is_learned(table, row, judge, wanted, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(judges, "ResNet101", unreachable)
+    config = settings.row(table, row, "smoke", 0, ("log.tensorboard=false", judge))
+    with pytest.raises(SystemExit, match=wanted):
+        get_method(config.procedure)(config, row, lambda step: pytest.fail("an update was made"), tmp_path / f"{row}-0")
+    assert not any((tmp_path / name).exists() for name in ("first_stages", "priors"))
 
 
 @pytest.mark.slow

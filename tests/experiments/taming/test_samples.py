@@ -41,7 +41,7 @@ def drawn(condition: str | None = None, seed: int = 0, size: int = 7, rejector=N
     prior = Transformer(1, 16, 2)(coded.sites(GRID, 3 if condition == "class" else K))
     for parameter in prior.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter))
-    return Drawn(with_prior(first.model, prior).eval(), coded, 3 if condition == "class" else 0, rejector or (lambda: pytest.fail("asked for")), seed, size)
+    return Drawn(with_prior(first.model, prior).eval(), coded, 3 if condition == "class" else 0, rejector, seed, size)
 
 
 class OneChannel(nn.Module):
@@ -121,7 +121,7 @@ class Sure(nn.Module):
 
 @torch.no_grad()
 def test_rejection_keeps_what_the_classifier_is_surest_of():
-    on = drawn("class", rejector=Sure, size=50)
+    on = drawn("class", rejector=Sure(), size=50)
     kept = torch.cat(list(Cut(None, acceptance=0.1)(on, 30)))
     every = torch.cat(list(Cut(None)(on, 30)))
     assert kept.shape == every.shape == (30, 1, 8, 8)
@@ -129,6 +129,8 @@ def test_rejection_keeps_what_the_classifier_is_surest_of():
     assert kept[10:20].mean() < every[1::3].mean(), "dark ones of class 1"
     with pytest.raises(ValueError, match=r"acceptance=0\.1.*sampling\.acceptance=1"):
         list(Cut(acceptance=0.1)(drawn(), 3))
+    with pytest.raises(ValueError, match="none was given: pass Drawn a rejector"):
+        list(Cut(acceptance=0.1)(drawn("class"), 3))
 
 
 def test_held_out_pictures_stand_for_samples():
@@ -159,3 +161,13 @@ def test_judges_say_what_they_want():
         judges.classifier(bare, None)
     with pytest.raises(SystemExit, match="weights=FOLDER, the folder of vgg16_features.safetensors"):
         judges.vgg16(bare, None)
+
+
+def test_inception_is_looked_for_in_the_folder_of_weights_first(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(judges, "Inception", asked.append)
+    judges.inception(None, str(tmp_path))
+    (tmp_path / judges.INCEPTION.rpartition("/")[2]).touch()
+    judges.inception(None, str(tmp_path))
+    judges.inception(None, None)
+    assert asked == [None, tmp_path / judges.INCEPTION.rpartition("/")[2], None]
