@@ -38,7 +38,7 @@ class ImageFolder:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it holds no picture, no usable one, or too few for three parts.
+        ValueError: it holds no picture, no usable one, or too few for three parts; or the condition is none of these.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class ImageFolder:
         memory: bool = True,
         workers: int = 0,
     ) -> None:
+        _check_condition(condition)
         self.root, self.view, self.workers, self.report = Path(root), view, workers, Report()
         self.condition = condition
         entries, self.classes = listing(self.root, condition == "class", parts.by == "folder")
@@ -95,6 +96,15 @@ class ImageFolder:
     def image_shape(self) -> tuple[int, int, int]:
         """Of x."""
         return self.view.channels, self.view.crop, self.view.crop
+
+
+def _check_condition(condition: object) -> None:
+    """A name that nobody knows would give pictures without a condition."""
+    if not (condition is None or isinstance(condition, Pairs) or condition in ("class", "place")):
+        raise ValueError(
+            f'condition={condition!r} is none that a folder gives: take "class" (the sub-folder of a picture), "place" (where a square lies), Pairs(...) '
+            "(a map beside each picture), or None"
+        )
 
 
 class FolderSplit(Split):

@@ -96,6 +96,18 @@ def test_bad_files_are_left_out_and_named(tmp_path):
 
 
 @pytest.mark.parametrize("memory", [True, False])
+def test_a_link_to_nothing_is_left_out_and_named(tmp_path, memory):
+    folder(tmp_path)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    pictures = ImageFolder(tmp_path, VIEW, Parts(0.3, 0.3), memory=memory)
+    shown = sum(batch.size for part in ("train", "validation", "test") for batch in pictures.held_out(part))
+    assert shown == 12 * 3
+    assert set(pictures.report) == {"gone.png"}
+    assert "gone.png: it cannot be read ([Errno 2] No such file or directory): it is" in str(pictures.report)
+    assert "a link to nothing" in str(pictures.report)
+
+
+@pytest.mark.parametrize("memory", [True, False])
 def test_a_folder_of_bad_files_alone_is_refused(tmp_path, memory):
     for i in range(6):
         (tmp_path / f"{i}.jpg").write_bytes(b"not a picture")
@@ -110,6 +122,13 @@ def test_grey_where_colour_is_wanted_is_repeated_or_refused(tmp_path):
     assert torch.equal(batch.x[:, 0], batch.x[:, 2])
     with pytest.raises(ValueError, match="it is grey, and colour was asked for"):
         ImageFolder(tmp_path, View(crop=16, strict=True))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("condition", ["classes", "Class", "", "coordinates", 1])
+def test_a_condition_that_no_folder_gives_is_refused(root, condition):
+    with pytest.raises(ValueError, match=rf"condition={condition!r} .*\"class\".*\"place\".*Pairs.*None"):
+        ImageFolder(root, VIEW, condition=condition)
 
 
 def test_classes(tmp_path):
