@@ -34,7 +34,7 @@ class ImageFolder:
 
     Attributes:
         classes: their names, in the order of their numbers.
-        report: which pictures were left out, and why; without ``memory`` it grows while they are read.
+        report: which pictures were left out, and why (without ``memory`` it grows while they are read); and of which classes nothing is learned.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -58,6 +58,9 @@ class ImageFolder:
         places = condition == "place"
         self.pictures = {part: Pictures(members, view, pairs, self.report, memory, places) for part, members in parts.split(entries).items()}
         self._check()
+        if self.classes:
+            learned = self.pictures["train"].learned()
+            self.report.unlearned = tuple(name for i, name in enumerate(self.classes) if i not in learned)
 
     def _check(self) -> None:
         empty = [part for part in PARTS if not self.pictures[part]]
