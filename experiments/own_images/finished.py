@@ -94,8 +94,12 @@ def loaded(folder: str | Path | None, first: str | None = None) -> Finished:
 
 def described(config: DictConfig, first: Restored, given: Given) -> dict[str, Any]:
     """What :func:`loaded` builds it from again, without the pictures."""
-    known = {"condition": {"_target_": "experiments.own_images.given.classes", "names": list(given.names)}} if isinstance(given, Classes) else {}
+    known = {"condition": _classes(given)} if isinstance(given, Classes) else {}
     return plain(config) | known | {"weights_of_first": first.weights}
+
+
+def _classes(given: Classes) -> dict[str, Any]:
+    return {"_target_": "experiments.own_images.given.classes", "names": list(given.names), "unlearned": list(given.unlearned)}
 
 
 def drawing_of(sampling: Mapping[str, Any]) -> Drawing:

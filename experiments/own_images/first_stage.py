@@ -30,7 +30,7 @@ from latentcomp import checkpoint, processes
 from latentcomp.data.image_folder import ImageFolder
 from latentcomp.engine import Engine
 from latentcomp.evaluate.budget import Training
-from latentcomp.evaluate.fidelity import bicubic
+from latentcomp.evaluate.fidelity import LEAST, SMALL, bicubic
 from latentcomp.evaluate.images import ImageMeasures
 from latentcomp.evaluate.protocol import Measure
 from latentcomp.evaluate.training import Budget, Looks
@@ -111,8 +111,7 @@ def execute(job: Job) -> Result:
     data = pictures(config.data)
     model, learner = made(config.preset)
     stage = FirstStage(data, model, learner, judges(config.weights, data.view.signed), job.engine)
-    if config.watched.startswith("lpips") and config.watched not in stage.measures.distances:
-        raise SystemExit(f"error: watched={config.watched} needs weights=FOLDER, the folder of {VGG} and {ALEX}; or watch l1, psnr or ssim")
+    _check_watched(config.watched, stage)
     limits, per_epoch = often(config, data)
     board = Board(folder / "health.csv", per_epoch) if folder else None
     shows = Shows(stage.squares.spread("validation", 64).x, lambda: stage.shown("validation"), board)
@@ -128,6 +127,14 @@ def execute(job: Job) -> Result:
     strips = {"images": shown, "reconstructions": stage.reconstructed(shown), "bicubic": bicubic(shown, stage.stride)}
     drawn = {name: data.view.shown(x).cpu() for name, x in strips.items()}
     return job.records(measures, training.seconds), {"curve": training.curve, "best_step": training.best_step, **drawn}
+
+
+def _check_watched(name: str, stage: FirstStage) -> None:
+    """Refuses a number that no look will have, before anything is learned."""
+    if name.startswith("lpips") and name not in stage.measures.distances:
+        raise SystemExit(f"error: watched={name} needs weights=FOLDER, the folder of {VGG} and {ALEX}; or watch l1, psnr or ssim")
+    if name == "ssim" and stage.data.view.crop < LEAST:
+        raise SystemExit(f"error: watched=ssim needs crop={LEAST} or larger: {SMALL}; or watch l1 or psnr")
 
 
 def often(config: DictConfig, data: ImageFolder) -> tuple[Budget, int]:

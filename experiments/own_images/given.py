@@ -73,12 +73,14 @@ class Classes(NamedTuple):
     Attributes:
         names: of the classes.
         only: the number of the one that all samples have; None: they take turns.
+        unlearned: the names of those without a training picture, of which there are no samples.
     """
 
     names: tuple[str, ...]
     only: int | None = None
     condition: str = "class"
     stride: int | None = None
+    unlearned: tuple[str, ...] = ()
 
     @property
     def stage(self) -> Labels:
@@ -91,17 +93,29 @@ class Classes(NamedTuple):
         return len(self.names)
 
     def of(self, index: Int[Tensor, " n"], size: Size, data: Callable[[], ImageFolder]) -> Int[Tensor, " n"]:
-        """Sample i has class i modulo C, or all have the same."""
-        return index % self.codes if self.only is None else torch.full_like(index, self.only)
+        """Sample i has class i modulo C, of the C that were learned, or all have the same."""
+        if self.only is not None:
+            return torch.full_like(index, self.only)
+        learned = torch.tensor([self.names.index(name) for name in self._learned], device=index.device)
+        return learned[index % len(learned)]
+
+    @property
+    def _learned(self) -> list[str]:
+        return [name for name in self.names if name not in self.unlearned]
 
     def called(self, name: str) -> "Classes":
         """The same, all samples of one class.
 
         Raises:
-            ValueError: there is none of that name.
+            ValueError: there is none of that name, or nothing was learned of it.
         """
         if name not in self.names:
             raise ValueError(f"there is no class {name!r}: the pictures' are {', '.join(self.names)}")
+        if name in self.unlearned:
+            raise ValueError(
+                f"nothing was learned of class {name!r}, which had no training picture that could be used: ask for one of {', '.join(self._learned)}, "
+                "or repair its pictures and learn both stages anew"
+            )
         return self._replace(only=self.names.index(name))
 
 
@@ -180,20 +194,25 @@ def nothing(first: Restored) -> Nothing:
     return Nothing()
 
 
-def classes(first: Restored, names: Sequence[str] | None = None) -> Classes:
-    """The class of each picture, its sub-folder; ``names`` of a finished run, which then needs no pictures.
+def classes(first: Restored, names: Sequence[str] | None = None, unlearned: Sequence[str] = ()) -> Classes:
+    """The class of each picture, its sub-folder; ``names`` and ``unlearned`` of a finished run, which then needs no pictures.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: pictures lie outside any sub-folder.
     """
     data = first.config.data
-    return Classes(tuple(names if names is not None else listing(Path(data.root), True, data.parts.by == "folder")[1]))
+    return Classes(tuple(names if names is not None else listing(Path(data.root), True, data.parts.by == "folder")[1]), unlearned=tuple(unlearned))
 
 
 def as_first(first: Restored) -> Given:
     """What the first stage's data.condition says: the class, or nothing."""
     return classes(first) if first.config.data.condition == "class" else Nothing()
+
+
+def read(given: Given, data: ImageFolder) -> Given:
+    """The same, knowing what only reading the pictures shows: of which classes there is none to learn from."""
+    return given._replace(unlearned=data.report.unlearned) if isinstance(given, Classes) else given
 
 
 def coordinates(first: Restored, codes: int = 256) -> Places:

@@ -15,6 +15,7 @@ from experiments.descent import descent
 from experiments.job import Built, Job, Result, procedure
 from experiments.own_images.finished import CONFIG, STATE, built, check, described, drawing_of
 from experiments.own_images.first_stage import FirstStage, ended, often, restored
+from experiments.own_images.given import read
 from experiments.own_images.judges import numbers
 from experiments.own_images.pictures import made
 from experiments.own_images.samples import Samples
@@ -72,6 +73,7 @@ def execute(job: Job) -> Result:
     stage = restored(config.first)
     model, given = built(config, stage)
     first = stage.on(given.condition, config.weights, job.engine)
+    given = read(given, first.data)
     learner = SecondStage(first.learner.posterior, made(config.objective))
     gallery = Gallery(first, Samples(model, given, lambda: first.data, first.data.view, config.seed, drawing_of(config.sampling)))
     check(config, model, given)

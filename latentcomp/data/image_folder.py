@@ -34,11 +34,11 @@ class ImageFolder:
 
     Attributes:
         classes: their names, in the order of their numbers.
-        report: which pictures were left out, and why; without ``memory`` it grows while they are read.
+        report: which pictures were left out, and why (without ``memory`` it grows while they are read); and of which classes nothing is learned.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it holds no picture, no usable one, or too few for three parts.
+        ValueError: it holds no picture, no usable one, or too few for three parts; or the condition is none of these.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class ImageFolder:
         memory: bool = True,
         workers: int = 0,
     ) -> None:
+        _check_condition(condition)
         self.root, self.view, self.workers, self.report = Path(root), view, workers, Report()
         self.condition = condition
         entries, self.classes = listing(self.root, condition == "class", parts.by == "folder")
@@ -57,6 +58,9 @@ class ImageFolder:
         places = condition == "place"
         self.pictures = {part: Pictures(members, view, pairs, self.report, memory, places) for part, members in parts.split(entries).items()}
         self._check()
+        if self.classes:
+            learned = self.pictures["train"].learned()
+            self.report.unlearned = tuple(name for i, name in enumerate(self.classes) if i not in learned)
 
     def _check(self) -> None:
         empty = [part for part in PARTS if not self.pictures[part]]
@@ -95,6 +99,15 @@ class ImageFolder:
     def image_shape(self) -> tuple[int, int, int]:
         """Of x."""
         return self.view.channels, self.view.crop, self.view.crop
+
+
+def _check_condition(condition: object) -> None:
+    """A name that nobody knows would give pictures without a condition."""
+    if not (condition is None or isinstance(condition, Pairs) or condition in ("class", "place")):
+        raise ValueError(
+            f'condition={condition!r} is none that a folder gives: take "class" (the sub-folder of a picture), "place" (where a square lies), Pairs(...) '
+            "(a map beside each picture), or None"
+        )
 
 
 class FolderSplit(Split):

@@ -84,7 +84,7 @@ def listing(root: Path, labelled: bool = False, parted: bool = False) -> tuple[l
     """All pictures below a folder, by name, and the names of their classes.
 
     Args:
-        root: the folder; sub-folders count, hidden files do not.
+        root: the folder; sub-folders count, hidden files do not. A link to nothing counts as the file it should be: reading it says what is wrong.
         labelled: whether the folder that a picture lies in, directly below ``root`` (or below ``train`` and so on, where ``parted``), is its class.
         parted: whether the first folder of a name says to which part it belongs.
 
@@ -94,7 +94,7 @@ def listing(root: Path, labelled: bool = False, parted: bool = False) -> tuple[l
     """
     if not root.is_dir():
         raise FileNotFoundError(f"data.root={root} is no folder: give the folder that holds the pictures")
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts))
+    files = sorted(path for path in root.rglob("*") if _is_file(path) and not any(part.startswith(".") for part in path.relative_to(root).parts))
     known = formats()
     pictures = [path for path in files if path.suffix.lower() in known]
     if not pictures:
@@ -104,6 +104,11 @@ def listing(root: Path, labelled: bool = False, parted: bool = False) -> tuple[l
     if not labelled:
         return [Entry(path, name) for path, name in zip(pictures, names, strict=True)], []
     return _labelled(pictures, names, depth=int(parted))
+
+
+def _is_file(path: Path) -> bool:
+    """A file, or a link to nothing; no folder, and no device or pipe, which would be waited for."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _labelled(pictures: list[Path], names: list[str], depth: int) -> tuple[list[Entry], list[str]]:

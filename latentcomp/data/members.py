@@ -1,5 +1,6 @@
 """The pictures of one part of a folder, as bytes; those that are no good are left out and reported."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,12 +16,23 @@ Pixels = tuple[UInt8[Tensor, "C H W"], UInt8[Tensor, "M H W"] | None]
 
 
 class Report(dict[str, str]):
-    """Why each picture that was left out was left out, by its name."""
+    """Why each picture that was left out was left out, by its name.
+
+    Attributes:
+        unlearned: the names of the classes without a training picture that can be used; they keep their numbers, but nothing is learned of them.
+    """
+
+    unlearned: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to say."""
+        return bool(len(self) or self.unlearned)
 
     def __str__(self) -> str:
-        if not self:
-            return "all pictures could be used"
-        return "\n".join([f"{len(self)} picture(s) were left out:", *(f"  {name}: {reason}" for name, reason in sorted(self.items()))])
+        lines = [f"{len(self)} picture(s) were left out:"] if len(self) else []
+        lines += [f"  {name}: {reason}" for name, reason in sorted(self.items())]
+        few = f"{len(self.unlearned)} class(es) have no training picture that can be used, and are not learned: {', '.join(self.unlearned)}"
+        return "\n".join([*lines, few] if self.unlearned else lines) or "all pictures could be used"
 
 
 class Pictures:
@@ -69,6 +81,17 @@ class Pictures:
             )
         size = size_for(image, view.side)
         return sized(image, size, by=view.filter), None if self.pairs is None else self.pairs.read(entry, self.files, image, size)
+
+    def learned(self) -> set[int]:
+        """The classes of which a picture can be used; where pictures are not kept, one of each is read, or more until one is good."""
+        if self.kept is not None:
+            return {entry.label for entry in self.entries}
+        members = defaultdict[int, list[Entry]](list)
+        for entry in self.entries:
+            members[entry.label].append(entry)
+        with ThreadPoolExecutor() as pool:
+            good = list(pool.map(lambda entries: any(self._tried(entry) is not None for entry in entries), members.values()))
+        return {label for label, one in zip(members, good, strict=True) if one}
 
     def __len__(self) -> int:
         return len(self.entries)

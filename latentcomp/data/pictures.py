@@ -97,8 +97,8 @@ def _decoded(path: Path) -> "Image":
                 file.load()
                 return ImageOps.exif_transpose(file)
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error and others
-        said = str(error).replace(f"'{path}'", "").strip() or type(error).__name__
-        raise BadPicture(f"it cannot be read ({said}): it is truncated, damaged or no picture") from error
+        said = str(error).replace(f"'{path}'", "").strip(" :") or type(error).__name__
+        raise BadPicture(f"it cannot be read ({said}): it is truncated, damaged or no picture, or a link to nothing") from error
 
 
 def _opaque(image: "Image") -> "Image":

@@ -2,8 +2,8 @@
 
 Each is a mean over images of one number an image, with its standard error. Both images lie in [-1, 1]; what a decoder gives beyond that is cut off first,
 as it is when it is shown. PSNR is 10 log10(4 / MSE) of each image, before the mean is taken, as the field reports it. SSIM (Wang et al., 2004) has a
-Gaussian window of deviation 1.5 around each pixel, channel by channel, the image mirrored at its borders; it compares means, whose ratio depends on where 0
-lies, so that it is taken of images moved to [0, 1], where black is 0 as in the publication.
+Gaussian window of deviation 1.5 around each pixel, channel by channel, the image mirrored at its borders, which takes 6 pixels a side; it compares means,
+whose ratio depends on where 0 lies, so that it is taken of images moved to [0, 1], where black is 0 as in the publication.
 """
 
 import math
@@ -20,6 +20,9 @@ from latentcomp.evaluate.protocol import Measure
 
 RANGE = 2.0  # of pixels in [-1, 1]
 UNITS = {"psnr": "dB"}
+INFINITE = {"psnr": "infinite: an image equals its reconstruction"}
+LEAST = 6  # pixels a side: SSIM's window reaches 5 pixels beyond its middle, and an image is mirrored at its border only as far as it goes
+SMALL = f"an image is too small for SSIM's window: {LEAST} pixels a side are the least"
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -35,12 +38,15 @@ class Mean:
         n, mean = len(values), float(values.mean())
         delta, total = mean - self.mean, self.n + n
         self.squares += float((values - mean).square().sum()) + delta**2 * self.n * n / total
-        self.mean, self.n = self.mean + delta * n / total, total
+        self.mean += delta * n / total if math.isfinite(delta) else mean  # else two infinite means, or an infinite and a finite one, would make nan
+        self.n = total
 
-    def measure(self, unit: str) -> Measure:
-        """The mean; None with the reason where there were no rows, or it is infinite."""
-        if not self.n or not math.isfinite(self.mean):
-            return Measure(None, unit, None, "no images" if not self.n else "infinite: an image equals its reconstruction")
+    def measure(self, unit: str, infinite: str | None = None) -> Measure:
+        """The mean; None with the reason where there were no rows, or it is nan, or infinite, for which ``infinite`` may say why."""
+        if not self.n:
+            return Measure(None, unit, None, "no images")
+        if not math.isfinite(self.mean):
+            return Measure(None, unit, None, "nan: that of an image is no number" if math.isnan(self.mean) else infinite or "infinite: that of an image is")
         return Measure(self.mean, unit, math.sqrt(self.squares / (self.n - 1) / self.n) if self.n > 1 else None)
 
 
@@ -52,34 +58,35 @@ class Fidelity:
     """
 
     def __init__(self, distances: Mapping[str, Distance] = MappingProxyType({})) -> None:
-        self.distances, self.means = distances, defaultdict[str, Mean](Mean)
+        self.distances, self.means, self.small = distances, defaultdict[str, Mean](Mean), False
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "B C H W"], reconstruction: Float[Tensor, "B C H W"]) -> None:
-        """Takes in a batch of images and their reconstructions.
+        """Takes in a batch of images and their reconstructions; of those below 6 pixels a side there is no SSIM.
 
         Raises:
             ValueError: the images do not lie in [-1, 1], or the two have different shapes.
         """
         _check(x, reconstruction)
-        reconstruction = reconstruction.clamp(-1, 1)
-        for name, values in _pairs(x, reconstruction).items():
+        reconstruction, small = reconstruction.clamp(-1, 1), min(x.shape[-2:]) < LEAST
+        self.small |= small
+        for name, values in _pairs(x, reconstruction, small).items():
             self.means[name].update(values)
         for name, distance in self.distances.items():
             self.means[name].update(distance(x.expand(-1, 3, -1, -1), reconstruction.expand(-1, 3, -1, -1)))
 
     def measures(self, prefix: str = "") -> dict[str, Measure]:
-        """psnr, ssim, l1 and the perceptual distances, their names after ``prefix``."""
-        return {prefix + name: mean.measure(UNITS.get(name, "")) for name, mean in self.means.items()}
+        """psnr, ssim, l1 and the perceptual distances, their names after ``prefix``; what has no number says why."""
+        found = {name: mean.measure(UNITS.get(name, ""), INFINITE.get(name)) for name, mean in self.means.items()}
+        found |= {"ssim": Measure(None, "", None, SMALL)} if self.small else {}
+        return {prefix + name: measure for name, measure in found.items()}
 
 
-def _pairs(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def _pairs(x: Tensor, y: Tensor, small: bool) -> dict[str, Tensor]:
     peak_ratio, similarity = _functional()
-    return {
-        "psnr": peak_ratio(y, x, data_range=RANGE, dim=(1, 2, 3), reduction="none"),
-        "ssim": similarity((y + 1) / 2, (x + 1) / 2, data_range=1.0, reduction="none").reshape(len(x)),
-        "l1": (x - y).abs().mean((1, 2, 3)),
-    }
+    psnr = {"psnr": peak_ratio(y, x, data_range=RANGE, dim=(1, 2, 3), reduction="none")}
+    ssim = {} if small else {"ssim": similarity((y + 1) / 2, (x + 1) / 2, data_range=1.0, reduction="none").reshape(len(x))}
+    return psnr | ssim | {"l1": (x - y).abs().mean((1, 2, 3))}
 
 
 def _functional() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:

@@ -33,7 +33,7 @@ FLAG = f"flagged: on images that the model dreamt, lower and upper bounds of log
 
 
 class Measure(NamedTuple):
-    """One number of the table: a mean over the test images, and its standard error where it is a mean; None with a reason where it is infinite.
+    """One number of the table: a mean over the test images, and its standard error where it is a mean; None with a reason where there is none.
 
     A number that is not to be trusted carries the reason, too.
     """

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latentcomp.nn.prefix import refuse_unless
+
 
 class Usage(NamedTuple):
     """How a set of images uses the codebook.
@@ -27,6 +29,9 @@ def usage(z: Int[Tensor, "... N"], codes: int) -> Usage:
     Args:
         z: codes of all images, any number of samples each.
         codes: K.
+
+    Raises:
+        ValueError: a code lies outside 0..K-1 (on an accelerator the device's own assertion says so).
     """
     tally = Tally(z.shape[-1], codes)
     tally.update(z)
@@ -51,8 +56,13 @@ class Tally:
         self.counts = torch.zeros(sites, codes, dtype=torch.long)
 
     def update(self, z: Int[Tensor, "*B N"]) -> None:
-        """Takes in the codes of a batch."""
+        """Takes in the codes of a batch.
+
+        Raises:
+            ValueError: a code lies outside 0..K-1 (on an accelerator the device's own assertion says so).
+        """
         sites, codes = self.counts.shape
+        refuse_unless(((z >= 0) & (z < codes)).all(), z, f"codes must lie in 0..{codes - 1} (K={codes}): count them with the K of their own codebook")
         z = z.reshape(-1, sites)
         flat = z + codes * torch.arange(sites, device=z.device)
         self.counts = self.counts.to(z.device) + flat.flatten().bincount(minlength=sites * codes).view(sites, codes)

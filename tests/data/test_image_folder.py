@@ -9,6 +9,7 @@ from PIL import Image
 
 from latentcomp import Codebook, LatentVariableModel
 from latentcomp.data import ImageFolder, Pairs, Parts, Split, View, image_split
+from latentcomp.data.members import Pictures
 from latentcomp.evaluate.training import Budget, train
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.likelihoods import Gaussian
@@ -96,6 +97,18 @@ def test_bad_files_are_left_out_and_named(tmp_path):
 
 
 @pytest.mark.parametrize("memory", [True, False])
+def test_a_link_to_nothing_is_left_out_and_named(tmp_path, memory):
+    folder(tmp_path)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    pictures = ImageFolder(tmp_path, VIEW, Parts(0.3, 0.3), memory=memory)
+    shown = sum(batch.size for part in ("train", "validation", "test") for batch in pictures.held_out(part))
+    assert shown == 12 * 3
+    assert set(pictures.report) == {"gone.png"}
+    assert "gone.png: it cannot be read ([Errno 2] No such file or directory): it is" in str(pictures.report)
+    assert "a link to nothing" in str(pictures.report)
+
+
+@pytest.mark.parametrize("memory", [True, False])
 def test_a_folder_of_bad_files_alone_is_refused(tmp_path, memory):
     for i in range(6):
         (tmp_path / f"{i}.jpg").write_bytes(b"not a picture")
@@ -110,6 +123,55 @@ def test_grey_where_colour_is_wanted_is_repeated_or_refused(tmp_path):
     assert torch.equal(batch.x[:, 0], batch.x[:, 2])
     with pytest.raises(ValueError, match="it is grey, and colour was asked for"):
         ImageFolder(tmp_path, View(crop=16, strict=True))
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_class_without_a_usable_training_picture_is_named(tmp_path, memory):
+    """``b`` holds a bad picture and good ones, ``c`` one that is truncated, ``d`` a link to nothing."""
+    for name in "ab":
+        folder(tmp_path / name, 9)
+    for name in ("b/00.png", "c/a.png"):
+        truncated(draw(tmp_path / name, 0))
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    pictures = ImageFolder(tmp_path, VIEW, condition="class", memory=memory)
+    assert pictures.classes == ["a", "b", "c", "d"]
+    assert pictures.report.unlearned == ("c", "d")
+    assert str(pictures.report).endswith("2 class(es) have no training picture that can be used, and are not learned: c, d")
+    whole = list(pictures.batches(8, 6))
+    assert {int(c) for batch in whole for c in batch.c} == {0, 1}
+    assert not ImageFolder(tmp_path, VIEW, memory=memory).report.unlearned
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_class_whose_pictures_are_all_held_out_is_named(tmp_path, memory):
+    for part in ("train", "val", "test"):
+        folder(tmp_path / part / "cats", 2)
+    folder(tmp_path / "test" / "dogs", 2)
+    pictures = ImageFolder(tmp_path, VIEW, Parts(by="folder"), "class", memory)
+    assert pictures.classes == ["cats", "dogs"]
+    assert not list(pictures.report)
+    assert str(pictures.report) == "1 class(es) have no training picture that can be used, and are not learned: dogs"
+    assert pictures.report
+
+
+def test_where_pictures_are_not_kept_one_of_each_class_is_looked_at(tmp_path, monkeypatch):
+    for name in "ab":
+        folder(tmp_path / name, 9)
+    read, seen = Pictures.read, []
+    monkeypatch.setattr(Pictures, "read", lambda self, entry: (seen.append(entry.label), read(self, entry))[1])
+    assert not ImageFolder(tmp_path, VIEW, condition="class", memory=False).report
+    assert sorted(seen) == [0, 1]
+    seen.clear()
+    ImageFolder(tmp_path, VIEW, memory=False)
+    assert not seen
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("condition", ["classes", "Class", "", "coordinates", 1])
+def test_a_condition_that_no_folder_gives_is_refused(root, condition):
+    with pytest.raises(ValueError, match=rf"condition={condition!r} .*\"class\".*\"place\".*Pairs.*None"):
+        ImageFolder(root, VIEW, condition=condition)
 
 
 def test_classes(tmp_path):

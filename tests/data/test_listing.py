@@ -77,6 +77,15 @@ def test_an_empty_folder_and_one_without_pictures_say_so(tmp_path):
         listing(tmp_path)
 
 
+def test_a_link_to_nothing_is_listed_and_one_to_a_folder_or_of_another_ending_is_not(tmp_path):
+    folder(tmp_path / "pictures", 2)
+    links = {"gone.png": "nowhere.png", "round.png": "round.png", "linked.png": "pictures/00.png", "album.png": "pictures", "notes.txt": "nowhere.txt"}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    found, _ = listing(tmp_path)
+    assert {entry.name for entry in found} == {"gone.png", "linked.png", "pictures/00.png", "pictures/01.png", "round.png"}
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("wrong", [{"validation": 0.0}, {"validation": 0.6, "test": 0.5}, {"by": "name"}])
 def test_shares_that_leave_nothing_are_refused(wrong):

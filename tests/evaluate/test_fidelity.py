@@ -73,6 +73,62 @@ def test_equal_images_have_no_finite_psnr_and_say_so():
     assert "an image equals its reconstruction" in measure.reason
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 2, 0], [2, 0, 1]])
+def test_an_image_that_equals_its_reconstruction_makes_psnr_infinite_wherever_it_comes(order):
+    x, y = pairs(3)
+    y[0] = x[0]
+    measures = measured(x[order], y[order], size=1)
+    assert measures["psnr"].value is None
+    assert measures["psnr"].reason == "infinite: an image equals its reconstruction"
+    assert measures["l1"].value == pytest.approx(float((x - y).abs().mean()))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 2, 0], [2, 0, 1]])
+def test_nan_is_called_nan_and_not_infinite(order):
+    x, y = pairs(3)
+    y[0, 0, 3, 3], y[1] = math.nan, x[1]
+    measures = measured(x[order], y[order], size=1, mine=lambda a, b: (a - b).abs().mean((1, 2, 3)))
+    assert set(measures) == {"psnr", "ssim", "l1", "mine"}
+    for measure in measures.values():
+        assert measure.value is None
+        assert measure.reason.startswith("nan: ")
+        assert "infinite" not in measure.reason
+
+
+def test_what_is_infinite_for_another_cause_is_not_said_to_be_equal():
+    mean = Mean()
+    mean.update(torch.tensor([1.0, math.inf]))
+    mean.update(torch.tensor([1.0]))
+    assert mean.measure("nats") == (None, "nats", None, "infinite: that of an image is")
+    distances = measured(*pairs(2), mine=lambda a, b: torch.full((len(a),), math.inf))
+    assert distances["mine"].reason == "infinite: that of an image is"
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 16), (16, 4), (1, 1)])
+def test_images_smaller_than_the_window_have_no_ssim_and_say_why(height, width):
+    x, y = pairs(4)
+    x, y = x[..., :height, :width], y[..., :height, :width]
+    measures = measured(x, y)
+    assert measures["ssim"].value is None
+    assert "6 pixels" in measures["ssim"].reason
+    assert measures["l1"].value == pytest.approx(float((x - y).abs().mean()))
+    assert measures["psnr"].value is not None
+
+
+def test_the_least_image_that_has_an_ssim():
+    x, y = pairs(2, channels=1, side=6)
+    expected = np.mean([ssim(a[0].numpy(), b[0].numpy()) for a, b in zip(x, y, strict=True)])
+    assert measured(x, y)["ssim"].value == pytest.approx(expected, abs=1e-6)
+
+
+def test_some_small_images_among_others_leave_no_ssim():
+    fidelity = Fidelity()
+    for side in (16, 4):
+        fidelity.update(*pairs(2, side=side))
+    assert fidelity.measures("r_")["r_ssim"].value is None
+    assert "6 pixels" in fidelity.measures()["ssim"].reason
+
+
 def test_distances_see_three_channels_and_what_can_be_shown():
     x, _ = pairs(channels=1)
     seen = []

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentcomp.evaluate.usage import usage
+from latentcomp.evaluate.usage import Tally, usage
 
 
 def test_counts_by_site_and_pooled_perplexity():
@@ -28,6 +28,17 @@ def test_a_single_code_has_perplexity_one():
     given = usage(torch.full((9, 3), 2), 8)
     assert given.perplexity == pytest.approx(1)
     assert given.used == 1 / 8
+
+
+@pytest.mark.parametrize(("z", "least", "most"), [([[5, 0]], 0, 5), ([[0, 4]], 0, 4), ([[-1, 0]], -1, 0), ([[0, 0], [3, 99]], 0, 99)])
+def test_codes_of_another_codebook_are_refused(z, least, most):
+    """Not counted for the next site."""
+    with pytest.raises(ValueError, match=rf"codes must lie in 0\.\.3 \(K=4\).*; got values from {least} to {most}"):
+        usage(torch.tensor(z), 4)
+    tally = Tally(2, 4)
+    with pytest.raises(ValueError, match="K=4"):
+        tally.update(torch.tensor(z))
+    assert not tally.counts.any()
 
 
 def test_a_large_codebook_needs_no_table_of_ones_and_zeros():

@@ -151,6 +151,12 @@ def test_what_is_not_given_is_named(place, tmp_path):
     assert "picture(s) lie in no class's folder" in refused(place, "condition=classes")
 
 
+def test_a_misspelt_condition_of_a_folder_is_refused(place):
+    """``classes`` is the second stage's word."""
+    with pytest.raises(SystemExit, match="error: condition='classes' .*take \"class\""):
+        finished.restored(place / "first").on("classes", None, Engine())
+
+
 def test_a_folder_without_the_maps_of_its_pictures_is_refused_and_one_that_lacks_some_says_so(place, tmp_path):
     (tmp_path / "none").mkdir()
     folder(tmp_path / "some", 7, height=40, width=55)

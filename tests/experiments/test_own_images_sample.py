@@ -10,11 +10,12 @@ from PIL import Image
 
 from experiments import settings
 from experiments.own_images import finished
+from experiments.own_images import second_stage as run
 from experiments.own_images.sample import Request, sample
 from latentcomp.noise import Noise
 from latentcomp.sampling.drawing import Drawing
-from tests.experiments.stages import first_stage, second_stage
-from tests.pictures import folder
+from tests.experiments.stages import SECOND, first_stage, second_stage
+from tests.pictures import draw, folder, truncated
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -70,6 +71,24 @@ def test_classes_take_turns_or_one_is_asked_for(stages, tmp_path):
         sample([f"second={stages[1]}", "label=cats", f"out={tmp_path / 'cats'}"])
     with pytest.raises(SystemExit, match="label=discs: this prior is given no class"):
         sample([f"second={stages[0]}", "label=discs", f"out={tmp_path / 'cats'}"])
+
+
+@pytest.mark.parametrize("memory", ["true", "false"])
+def test_a_class_that_nothing_was_learned_of_is_left_out_of_the_turns_and_refused(tmp_path, memory, capsys):
+    """``blots`` comes first by name, so that the numbers of all others hang on its being counted."""
+    for name in ("discs", "slopes"):
+        folder(tmp_path / "pictures" / name, 6)
+    truncated(draw(tmp_path / "pictures" / "blots" / "a.png", 0))
+    first = first_stage(tmp_path / "first", tmp_path / "pictures", f"data.memory={memory}")
+    options = ["experiment=images/second_stage", "budget=images/smoke", *SECOND, f"first={first}", "condition=classes"]
+    run.execute(settings.composed(options), "row", folder=tmp_path / "second")
+    assert "1 class(es) have no training picture that can be used, and are not learned: blots" in capsys.readouterr().out
+    given = finished.loaded(tmp_path / "second").given
+    assert given.names == ("blots", "discs", "slopes")
+    assert given.of(torch.arange(5), (16, 16), None).tolist() == [1, 2, 1, 2, 1]
+    with pytest.raises(SystemExit, match="error: nothing was learned of class 'blots'.*discs, slopes"):
+        sample([f"second={tmp_path / 'second'}", "number=1", "label=blots", f"out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_left_open_is_as_the_second_stage_was_told(stages, tmp_path):
