@@ -70,7 +70,7 @@ class Transformer(Described, nn.Module):
         """The codes r of labels ``(B,)`` or maps ``(B, C, H, W)``; where there is no condition, the start code for any tensor of B rows.
 
         Raises:
-            TypeError: labels that are no whole numbers, maps that are not floating.
+            TypeError: labels that are no whole numbers, images that are not floating; a map of labels may be either.
             ValueError: a label or coordinate out of range, a map whose sides the strides do not divide.
         """
         return self.condition(c)

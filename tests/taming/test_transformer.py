@@ -151,6 +151,17 @@ def test_first_stage_as_its_own_condition():
         load_transformer(saved(w), config)
 
 
+def test_label_maps_that_are_shrunk_first_may_come_as_labels():
+    """As without shrinking: the same codes as of their one-hot channels."""
+    config = net_config(vq_config("VQSegmentationModel", in_channels=5, out_ch=5), downsample_cond_size=8)
+    c = torch.randint(5, (2, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    transformer = load_transformer(saved(made(config)), config)
+    r = transformer.encode_condition(c)
+    assert r.shape == (2, 16)
+    for same in (c.float(), torch.eye(5)[c[:, 0]].movedim(-1, 1)):
+        assert torch.equal(transformer.encode_condition(same), r)
+
+
 def test_draws_follow_their_noise_and_their_settings(transformer):
     r, index = transformer.encode_condition(torch.tensor([3, 9])), torch.arange(2)
     z = transformer.sample(r, 8, noise=Noise(0, 0, index))
