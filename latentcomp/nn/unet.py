@@ -35,6 +35,9 @@ class Ladder:
         extra: how many blocks a level the decoder has more; 1 in the published code, 0 in the paper's table.
         group: the fewest channels in a group of the norms; at 1 they have the published 32 groups at any width. The published networks' narrowest groups, at
             128 channels, have 4.
+
+    Raises:
+        ValueError: there is no level, or attention is to stand at one that does not exist.
     """
 
     channels: int = 128
@@ -45,6 +48,17 @@ class Ladder:
     convolved: bool = True
     extra: int = 1
     group: int = 1
+
+    def __post_init__(self) -> None:
+        levels = len(self.multipliers)
+        if not levels:
+            raise ValueError(f"a ladder has at least one level, got multipliers={self.multipliers}: pass (1,) for one that halves nothing")
+        wrong = [level for level in self.attention if not 0 <= level < levels]
+        if wrong:
+            raise ValueError(
+                f"attention at level {wrong[0]}, but {levels} multipliers make the levels 0..{levels - 1}: name one of these, or pass attention=() for none "
+                "outside the middle"
+            )
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -42,6 +42,17 @@ def test_attention_stands_at_the_levels_of_the_sides_that_were_asked_for():
         assert [any(isinstance(a, Attention) for a in level.attention) for level in half.levels] == [False, True, False]
 
 
+@pytest.mark.parametrize("level", [-1, 2, 5])
+def test_attention_at_a_level_that_does_not_exist_is_refused(level):
+    with pytest.raises(ValueError, match=rf"attention at level {level}, but 2 multipliers make the levels 0..1: name one of these, or pass attention=\(\)"):
+        Ladder(32, (1, 2), 1, (1, level))
+
+
+def test_a_ladder_without_levels_is_refused():
+    with pytest.raises(ValueError, match=r"a ladder has at least one level, got multipliers=\(\): pass \(1,\) for one that halves nothing"):
+        Ladder(32, (), 1, ())
+
+
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 20), (4, 4)])
 @pytest.mark.parametrize("ladder", [SMALL, Ladder(32, (1, 2, 2), 1, (), 0.0, False), Ladder(32, (2,), 1, ())], ids=["convolved", "averaged", "one level"])
 def test_maps_are_smaller_by_the_stride_at_any_size(ladder, height, width):
