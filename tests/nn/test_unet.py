@@ -107,6 +107,24 @@ def test_the_norm_is_as_precise_in_channels_last():
     assert (Norm(64)(x.contiguous(memory_format=torch.channels_last)) - exact).abs().max() < 2e-6
 
 
+@pytest.mark.parametrize("ladder", [Ladder(32, (1, 2), 1, (1,)), Ladder(32, (1, 1), 1, ()), SMALL], ids=["wider", "narrow", "three levels"])
+def test_an_image_of_one_code_is_encoded_alone_as_among_others(ladder):
+    """Groups of one channel hold one number then, which is its own mean: torch refuses one row of them, and takes two."""
+    encoder, decoder = networks(ladder)
+    x = torch.randn(2, 1, ladder.stride, ladder.stride, generator=torch.Generator().manual_seed(0))
+    maps = encoder(x)
+    assert maps.shape == (2, 4, 1, 1)
+    torch.testing.assert_close(encoder(x[:1]), maps[:1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decoder(maps[:1]), decoder(maps)[:1], rtol=1e-4, atol=1e-4)
+
+
+def test_of_a_group_of_one_number_the_norm_leaves_the_bias():
+    norm, x = Norm(32).double(), torch.randn(1, 32, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    norm.bias.data = torch.arange(32.0, dtype=torch.float64)
+    torch.testing.assert_close(norm(x).flatten(), norm.bias)
+    assert torch.autograd.gradcheck(norm, x.requires_grad_())
+
+
 def test_gradients_are_those_of_finite_differences():
     encoder, decoder = (network.double() for network in networks(Ladder(32, (1, 1), 1, (1,))))
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
