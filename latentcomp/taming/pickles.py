@@ -19,13 +19,12 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor
+from torch._weights_only_unpickler import _get_allowed_globals
 
 BinaryFile = IO[bytes] | BytesIO
 PACKAGES = ("pytorch_lightning", "lightning", "omegaconf", "argparse")
 # what OmegaConf's nodes name in their own state: types, of which placeholders do as well
 NODE_TYPES = {"typing.Any", "collections.defaultdict", *(f"builtins.{t}" for t in ("dict", "list", "tuple", "str", "int", "float", "bool"))}
-# what torch's unpickler knows besides its own: never the reason of a refusal
-KNOWN = {"_codecs.encode", "builtins.bytearray", "builtins.complex", "builtins.set", "collections.Counter", "collections.OrderedDict"}
 
 
 class Inert:
@@ -173,7 +172,8 @@ def _load(checkpoint: str | Path | BinaryFile, file: BinaryFile) -> Any:
 
 
 def _refusal(name: str, globals_: set[str], error: Exception) -> str:
-    foreign = sorted(g for g in globals_ - KNOWN if not g.startswith("torch."))
+    # torch has no public name for what its unpickler knows; no prefix will do: torch.hub.load is a download, and torch.os.system a shell
+    foreign = sorted(globals_ - _get_allowed_globals().keys())
     if foreign:
         return (
             f"{name} was refused, and nothing in it was executed: it names {', '.join(foreign)}, which is no part of a state of weights. "
