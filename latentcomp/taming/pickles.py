@@ -144,7 +144,8 @@ def read_state(checkpoint: str | Path | BinaryFile) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file names a global that neither tensors nor Lightning, OmegaConf and argparse need, or is damaged, or holds no state.
+        ValueError: the file names a global that neither tensors nor Lightning, OmegaConf and argparse need, or is damaged, or holds no state, or
+            one whose keys are no names.
     """
     with _opened(checkpoint) as (name, file):
         seen = globals_of(file)
@@ -159,6 +160,11 @@ def read_state(checkpoint: str | Path | BinaryFile) -> dict[str, Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{name} holds no state_dict: a dictionary of tensors, or one under the key 'state_dict', was expected")
+    strangers = [key for key in state if not isinstance(key, str)]
+    if strangers:
+        raise ValueError(
+            f"a checkpoint names weights by strings, and in {name} its state_dict has the key {strangers[0]!r}: save that of a module, model.state_dict()"
+        )
     return dict(state)
 
 

@@ -210,6 +210,13 @@ def test_a_name_that_only_begins_like_a_known_package_is_not_taken_for_it(name):
 
 
 @formats
+@pytest.mark.parametrize("under", [lambda state: state, lambda state: {"state_dict": state}], ids=["bare", "under state_dict"])
+def test_a_state_whose_keys_are_no_names_is_refused(archive, under):
+    with pytest.raises(ValueError, match=r"names weights by strings, .* its state_dict has the key 1: save that of a module, model.state_dict\(\)"):
+        read_state(written(under(STATE | {1: torch.ones(2)}), archive))
+
+
+@formats
 def test_paths_open_files_and_bare_states(tmp_path, archive):
     path = tmp_path / "a.ckpt"
     path.write_bytes(written(STATE, archive).read())

@@ -255,6 +255,28 @@ def test_a_wrong_config_is_named(config, message):
         load_transformer(saved(made(net_config(labels()))), config)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        *(
+            (net_config(labels(), gpt={name: "two"}), rf"GPT\.params\.{name} must be a whole")
+            for name in ("vocab_size", "n_layer", "n_head", "n_embd", "block_size")
+        ),
+        (net_config(labels(), gpt={"n_unmasked": -1}), r"GPT\.params\.n_unmasked must be a whole number of at least 0, got -1"),
+        (net_config(labels(), gpt={"resid_pdrop": "0.1"}), r"GPT\.params\.resid_pdrop must be a number in \[0, 1\], got '0.1'"),
+        (net_config({"target": "x.Labelator", "params": {"n_classes": "ten"}}), r"Labelator\.params\.n_classes must be a whole"),
+        (net_config({"target": "x.CoordStage", "params": {"n_embed": 15, "down_factor": 0}}), r"CoordStage\.params\.down_factor must be a whole"),
+        (net_config({"target": "x.SOSProvider", "params": {"sos_token": "a"}}), r"SOSProvider\.params\.sos_token must be a whole"),
+        (net_config("__is_unconditional__", sos_token=-1), r"Net2NetTransformer\.params\.sos_token must be a whole"),
+        (net_config(labels(), downsample_cond_size="8"), r"Net2NetTransformer\.params\.downsample_cond_size must be a whole number of at least -1, got '8'"),
+        (net_config(labels(), permuter_config={"target": "x.ZCurve", "params": {"H": "8", "W": 8}}), r"ZCurve\.params\.H must be a whole"),
+    ],
+)
+def test_a_wrong_number_is_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        load_transformer(saved(made(net_config(labels()))), config)
+
+
 def test_heads_cannot_be_guessed():
     config = net_config(labels())
     w = made(config)
