@@ -17,6 +17,7 @@ from experiments.cells import Spec
 from experiments.descent import descent
 from experiments.job import Built, Job, Result, budget, procedure
 from experiments.machine import on_device
+from experiments.making import made
 from experiments.report import Picture
 from experiments.watching.grids import grid
 from experiments.watching.watcher import Shows
@@ -57,7 +58,7 @@ def execute(job: Job) -> Result:
     config = job.config
     torch.manual_seed(config.seed)
     data = on_device(instantiate(config.data), job.fabric)
-    model, learner = instantiate(config.preset)
+    model, learner = made(config.preset)
     judge = ImageMeasures({"distance": _beside(judging(config), data)}, size=config.budget.size)
     images = data.validation[:8]
 
@@ -82,8 +83,8 @@ def distance(given: nn.Module | str | None) -> nn.Module:
 
 def judging(config: DictConfig) -> nn.Module:
     """The distance of a run's budget: a path and None are no nodes that can be instantiated by themselves."""
-    made: nn.Module = instantiate({"_target_": f"{__name__}.distance", "given": config.budget.distance})
-    return made
+    judge: nn.Module = made({"_target_": f"{__name__}.distance", "given": config.budget.distance})
+    return judge
 
 
 def _beside(distance: nn.Module, data: Split) -> nn.Module:

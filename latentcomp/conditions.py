@@ -251,9 +251,7 @@ class Conditioning(Described, nn.Module):
     @torch.no_grad()
     def forward(self, c: Shaped[Tensor, "B ..."]) -> Int[Tensor, "B M"]:
         """The codes."""
-        if self.side is not None:
-            c = interpolate(c, size=(self.side, self.side))
-        return cast(Condition, self.stage).encode(c)
+        return cast(Condition, self.stage).encode(c if self.side is None else _shrunk(c, self.side))
 
 
 def checked_stage(stage: nn.Module) -> nn.Module:
@@ -265,6 +263,11 @@ def checked_stage(stage: nn.Module) -> nn.Module:
     if not isinstance(stage, Condition):
         raise TypeError(f"a condition stage needs a method encode(c) that gives codes (B, M); {type(stage).__name__} has none")
     return stage
+
+
+def _shrunk(c: Tensor, side: int) -> Tensor:
+    """So many pixels a side, each the nearest one's value, in the dtype that it has: torch picks among floats and bytes alone. Exact up to 2^24."""
+    return interpolate(c if c.is_floating_point() else c.float(), size=(side, side)).to(c.dtype)
 
 
 def _check_codes(c: Tensor, codes: int, what: str) -> None:

@@ -69,6 +69,14 @@ def test_maps_may_be_shrunk_first():
         Conditioning(nn.Identity())
 
 
+@pytest.mark.parametrize("dtype", [torch.long, torch.int32, torch.uint8])
+def test_maps_of_whole_numbers_may_be_shrunk_too_and_stay_whole(dtype, unchecked):
+    c = torch.randint(5, (2, 1, 16, 16), generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(Conditioning(LabelMap(5, 2), 4)(c), LabelMap(5, 2).encode(c[..., ::4, ::4]))
+    with pytest.raises(TypeError, match="classes of a label map are whole numbers"):
+        Conditioning(LabelMap(5, 2), 4)(c.float())
+
+
 def test_a_coordinate_map_counts_pixels_as_the_published_data_do():
     c = coordinate_map(2, 4, 6)
     assert c.shape == (2, 1, 4, 6)

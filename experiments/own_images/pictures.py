@@ -4,22 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from experiments.making import made
 from latentcomp.batch import Batch
 from latentcomp.data.image_folder import ImageFolder
 from latentcomp.data.squares import SquareBatches
 from latentcomp.engine import Engine
-
-
-def made(node: DictConfig | None, *arguments: Any) -> Any:
-    """What a part of the configuration names, given these arguments; an error of it in its own words."""
-    try:
-        return instantiate(node, *arguments)
-    except InstantiationException as error:
-        raise SystemExit(f"error: {error.__cause__ or error}") from error
 
 
 def pictures(config: DictConfig | Any) -> ImageFolder:

@@ -5,14 +5,12 @@ A stage is what its own settings, data and seed make it.
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-from urllib.error import URLError
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.job import Built, Job
+from experiments.making import made
 from experiments.taming import sets
 from experiments.taming.shared import Stage, shared
 from experiments.taming.vqgan import Preset
@@ -25,22 +23,6 @@ from latentcomp.learners.gumbel_softmax import GumbelSoftmax
 from latentcomp.learners.straight_through import StraightThrough
 from latentcomp.posteriors.nearest_code import NearestCode
 from latentcomp.taming.first_stage import load_vqgan
-
-
-def made(node: DictConfig, *arguments: Any, **settings: Any) -> Any:
-    """What a part of the configuration names; an error of it in its own words.
-
-    Raises:
-        SystemExit: it cannot be made.
-    """
-    try:
-        return instantiate(node, *arguments, **settings)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, URLError):
-            raise SystemExit(
-                f"error: VGG-16 could not be downloaded ({error.__cause__.reason}): give weights=FOLDER, the folder of vgg16_features.safetensors"
-            ) from error
-        raise SystemExit(f"error: {error.__cause__ or error}") from error
 
 
 def contained(node: DictConfig) -> Any:

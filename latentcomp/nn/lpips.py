@@ -37,6 +37,7 @@ class LPIPS(Described, nn.Module):
     Raises:
         ImportError: the package is not installed.
         FileNotFoundError: there is no such file.
+        ConnectionError: the weights cannot be downloaded; says what to pass instead.
         ValueError: the file does not hold the convolutions of VGG-16.
     """
 
@@ -47,12 +48,21 @@ class LPIPS(Described, nn.Module):
 
     def __init__(self, weights: str | Path | Literal[False] | None = None) -> None:
         super().__init__()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the package builds torchvision's network by a deprecated name
-            self.distance = _package().LPIPS(net=self.net, pnet_rand=weights is not None, verbose=False)
+        self.distance = self._built(download=weights is None)
         if isinstance(weights, str | Path):
             _fill(self.distance.net, Path(weights), self.network)
         self.requires_grad_(False).eval()
+
+    def _built(self, download: bool) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the package builds torchvision's network by a deprecated name
+            try:
+                return _package().LPIPS(net=self.net, pnet_rand=not download, verbose=False)
+            except OSError as error:  # no network, one that broke off, or nowhere to put the file
+                raise ConnectionError(
+                    f"the weights of {self.network} could not be downloaded ({error}): pass a file of torchvision's, {type(self).__name__}(FILE), "
+                    "fetched where there is a network"
+                ) from error
 
     def train(self, mode: bool = True) -> "LPIPS":
         """Stays in evaluation mode, whatever contains it."""

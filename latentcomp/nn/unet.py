@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, group_norm, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad, scaled_dot_product_attention, silu
 
 from latentcomp.described import Described
@@ -35,6 +35,9 @@ class Ladder:
         extra: how many blocks a level the decoder has more; 1 in the published code, 0 in the paper's table.
         group: the fewest channels in a group of the norms; at 1 they have the published 32 groups at any width. The published networks' narrowest groups, at
             128 channels, have 4.
+
+    Raises:
+        ValueError: there is no level, or attention is to stand at one that does not exist.
     """
 
     channels: int = 128
@@ -45,6 +48,17 @@ class Ladder:
     convolved: bool = True
     extra: int = 1
     group: int = 1
+
+    def __post_init__(self) -> None:
+        levels = len(self.multipliers)
+        if not levels:
+            raise ValueError(f"a ladder has at least one level, got multipliers={self.multipliers}: pass (1,) for one that halves nothing")
+        wrong = [level for level in self.attention if not 0 <= level < levels]
+        if wrong:
+            raise ValueError(
+                f"attention at level {wrong[0]}, but {levels} multipliers make the levels 0..{levels - 1}: name one of these, or pass attention=() for none "
+                "outside the middle"
+            )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -66,6 +80,7 @@ class Norm(Described, nn.GroupNorm):
     """Group norm of 32 groups, or of as many as have enough channels each.
 
     A group of one channel takes its mean away, and with it all that an even map says: behind the decoder's last norm, how bright or how red a smooth square is.
+    Where the map is a single site, such a group holds one number, of which nothing but the bias is left.
 
     Args:
         channels: C.
@@ -85,8 +100,9 @@ class Norm(Described, nn.GroupNorm):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """The normalised map."""
+        # not by way of torch's module, which refuses a single row of groups of one number, and takes several; a row must not depend on its company
         # torch's kernel for channels_last on CPUs takes the variance as a difference of two large numbers: fifty times the error, which gradients multiply
-        return super().forward(x.contiguous() if x.device.type == "cpu" else x)
+        return group_norm(x.contiguous() if x.device.type == "cpu" else x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class Residual(Described, nn.Module):
@@ -198,6 +214,8 @@ def middle(channels: int, ladder: Ladder) -> nn.Sequential:
 
 class Encoder(Described, nn.Module):
     """Images ``(B, C, H, W)`` to maps ``(B, F, H/f, W/f)``.
+
+    Of an image of f x f pixels, a last level with a single channel in each group says nothing: its norms leave none of it.
 
     Args:
         inputs: C.

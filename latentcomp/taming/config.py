@@ -1,10 +1,10 @@
 """Configurations in the layout of the published yaml files: ``target`` names a class, ``params`` are its arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 TextFile = IO[str] | IO[bytes] | StringIO | BytesIO
 
@@ -35,6 +35,38 @@ class Config:
         """An argument that may be left out."""
         return self.params.get(name, default)
 
+    def whole(self, name: str, default: int | None = None, least: int = 1) -> int:
+        """A whole number; one without a default must be there.
+
+        Raises:
+            ValueError: it is not, or is no whole number, or less than ``least``; names it.
+        """
+        value = self[name] if default is None else self.get(name, default)
+        return value if _is_whole(value, least) else self._refused(name, f"a whole number of at least {least}")
+
+    def wholes(self, name: str) -> tuple[int, ...]:
+        """A list of positive whole numbers, which must be there.
+
+        Raises:
+            ValueError: it is not, or is no such list; names it.
+        """
+        value = self[name]
+        listed = isinstance(value, Sequence) and all(_is_whole(entry, 1) for entry in value)
+        return tuple(value) if listed else self._refused(name, "a list of whole numbers of at least 1")
+
+    def rate(self, name: str) -> float:
+        """A share that may be left out, such as that of dropout: 0 then.
+
+        Raises:
+            ValueError: it is no number, or lies outside [0, 1]; names it.
+        """
+        value = self.get(name, 0.0)
+        share = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+        return float(value) if share else self._refused(name, "a number in [0, 1]")
+
+    def _refused(self, name: str, wanted: str) -> NoReturn:
+        raise ValueError(f"{self.kind}.params.{name} must be {wanted}, got {self.get(name)!r}: use the yaml file that was published beside the checkpoint")
+
     def node(self, name: str) -> "Config":
         """An argument that is a node itself."""
         return node(self[name], f"{self.kind}.params.{name}")
@@ -46,13 +78,18 @@ class Config:
         return Config(name, self[name])
 
 
+def _is_whole(value: object, least: int) -> bool:
+    """A flag is no number here, though Python takes True for 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def node(value: object, where: str) -> Config:
     """The node in a dictionary.
 
     Raises:
-        ValueError: it has no ``target``.
+        ValueError: it has no ``target``, or arguments that are no dictionary.
     """
-    if not isinstance(value, Mapping) or not isinstance(value.get("target"), str):
+    if not isinstance(value, Mapping) or not isinstance(value.get("target"), str) or not isinstance(value.get("params") or {}, Mapping):
         raise ValueError(f"{where} must be a dictionary with a 'target' (a class name) and 'params', as in the published yaml files; got {value!r}")
     return Config(value["target"].split(".")[-1], value.get("params") or {})
 

@@ -120,10 +120,14 @@ class FirstStage(Described, nn.Module):
 
 
 def ladder(dd: Config) -> Ladder:
-    """The widths, depths and attention that a ``ddconfig`` describes."""
-    multipliers = tuple(dd["ch_mult"])
-    attention = Ladder.levels_at(dd["resolution"], dd["attn_resolutions"], len(multipliers))
-    return Ladder(dd["ch"], multipliers, dd["num_res_blocks"], attention, dd.get("dropout", 0.0), dd.get("resamp_with_conv", True))
+    """The widths, depths and attention that a ``ddconfig`` describes.
+
+    Raises:
+        ValueError: it lacks one, or holds something else than a number there.
+    """
+    multipliers = dd.wholes("ch_mult")
+    attention = Ladder.levels_at(dd.whole("resolution"), dd.wholes("attn_resolutions"), len(multipliers))
+    return Ladder(dd.whole("ch"), multipliers, dd.whole("num_res_blocks"), attention, dd.rate("dropout"), dd.get("resamp_with_conv", True))
 
 
 def build_first_stage(config: Config, codes: int | None = None, critic: bool = False) -> FirstStage:
@@ -139,24 +143,28 @@ def build_first_stage(config: Config, codes: int | None = None, critic: bool = F
     """
     if config.kind not in KINDS:
         raise ValueError(f"{config.kind} is no first stage that can be imported: {', '.join(KINDS)} can. A Net2NetTransformer goes to load_transformer")
-    dd, width = config.section("ddconfig"), config["embed_dim"]
-    k: int = config["n_embed"] if codes is None else codes
+    dd, width = config.section("ddconfig"), config.whole("embed_dim")
+    k = config.whole("n_embed") if codes is None else codes
     if dd.get("double_z", False):
         raise ValueError("ddconfig.double_z belongs to autoencoders with a Gaussian posterior: those have no codes")
-    shape, features = ladder(dd), dd["z_channels"]
-    side = dd["resolution"] // shape.stride
-    decoder = SiteDecoder(Decoder(features, dd["out_ch"], shape), width, features, (side, side))
+    shape, features = ladder(dd), dd.whole("z_channels")
+    side = dd.whole("resolution", least=shape.stride) // shape.stride
+    decoder = SiteDecoder(Decoder(features, dd.whole("out_ch"), shape), width, features, (side, side))
     likelihood = Bernoulli() if config.kind == "VQSegmentationModel" else Laplace()
     model = LatentVariableModel(Uniform(side * side, k), Codebook(k, width), decoder, likelihood)
-    encoder = SiteEncoder(Encoder(dd["in_channels"], features, shape), features, width)
+    encoder = SiteEncoder(Encoder(dd.whole("in_channels"), features, shape), features, width)
     posterior = Factorised(encoder, nn.Linear(width, k)) if config.kind == "GumbelVQ" else NearestCode(encoder)
     return FirstStage(model, posterior, build_critic(config.node("lossconfig")) if critic else None)
 
 
 def build_critic(loss: Config) -> PatchCritic:
-    """The critic of a loss's config."""
+    """The critic of a loss's config.
+
+    Raises:
+        ValueError: something else than a number where one belongs.
+    """
     norm = ActNorm if loss.get("use_actnorm", False) else SharedBatchNorm2d
-    return PatchCritic(loss.get("disc_in_channels", 3), loss.get("disc_ndf", 64), loss.get("disc_num_layers", 3), norm)
+    return PatchCritic(loss.whole("disc_in_channels", 3), loss.whole("disc_ndf", 64), loss.whole("disc_num_layers", 3), norm)
 
 
 def first_stage_from(config: Config, state: dict[str, Tensor], prefix: str = "") -> tuple[FirstStage, list[keys.Part]]:

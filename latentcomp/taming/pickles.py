@@ -19,13 +19,12 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor
+from torch._weights_only_unpickler import _get_allowed_globals
 
 BinaryFile = IO[bytes] | BytesIO
 PACKAGES = ("pytorch_lightning", "lightning", "omegaconf", "argparse")
 # what OmegaConf's nodes name in their own state: types, of which placeholders do as well
 NODE_TYPES = {"typing.Any", "collections.defaultdict", *(f"builtins.{t}" for t in ("dict", "list", "tuple", "str", "int", "float", "bool"))}
-# what torch's unpickler knows besides its own: never the reason of a refusal
-KNOWN = {"_codecs.encode", "builtins.bytearray", "builtins.complex", "builtins.set", "collections.Counter", "collections.OrderedDict"}
 
 
 class Inert:
@@ -145,7 +144,8 @@ def read_state(checkpoint: str | Path | BinaryFile) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file names a global that neither tensors nor Lightning, OmegaConf and argparse need, or is damaged, or holds no state.
+        ValueError: the file names a global that neither tensors nor Lightning, OmegaConf and argparse need, or is damaged, or holds no state, or
+            one whose keys are no names.
     """
     with _opened(checkpoint) as (name, file):
         seen = globals_of(file)
@@ -160,6 +160,11 @@ def read_state(checkpoint: str | Path | BinaryFile) -> dict[str, Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{name} holds no state_dict: a dictionary of tensors, or one under the key 'state_dict', was expected")
+    strangers = [key for key in state if not isinstance(key, str)]
+    if strangers:
+        raise ValueError(
+            f"a checkpoint names weights by strings, and in {name} its state_dict has the key {strangers[0]!r}: save that of a module, model.state_dict()"
+        )
     return dict(state)
 
 
@@ -173,7 +178,8 @@ def _load(checkpoint: str | Path | BinaryFile, file: BinaryFile) -> Any:
 
 
 def _refusal(name: str, globals_: set[str], error: Exception) -> str:
-    foreign = sorted(g for g in globals_ - KNOWN if not g.startswith("torch."))
+    # torch has no public name for what its unpickler knows; no prefix will do: torch.hub.load is a download, and torch.os.system a shell
+    foreign = sorted(globals_ - _get_allowed_globals().keys())
     if foreign:
         return (
             f"{name} was refused, and nothing in it was executed: it names {', '.join(foreign)}, which is no part of a state of weights. "

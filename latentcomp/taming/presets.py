@@ -85,7 +85,7 @@ class Size:
     @property
     def stride(self) -> int:
         """f, pixels a side for one code."""
-        return Ladder(multipliers=self.multipliers).stride
+        return Ladder(multipliers=self.multipliers, attention=()).stride
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class Transformer(Described, nn.Module):
         """The codes r of labels ``(B,)`` or maps ``(B, C, H, W)``; where there is no condition, the start code for any tensor of B rows.
 
         Raises:
-            TypeError: labels that are no whole numbers, maps that are not floating.
+            TypeError: labels that are no whole numbers, images that are not floating; a map of labels may be either.
             ValueError: a label or coordinate out of range, a map whose sides the strides do not divide.
         """
         return self.condition(c)
@@ -169,11 +169,11 @@ def build_network(config: Config, codes: int, sites: int, start: int | None) -> 
     Raises:
         ValueError: a config that lacks something, or a vocabulary that does not hold the first stage's codes.
     """
-    size = Size(config["vocab_size"], config["block_size"], config["n_embd"], config["n_layer"], config["n_head"])
+    size = Size(*(config.whole(name) for name in ("vocab_size", "block_size", "n_embd", "n_layer", "n_head")))
     if size.vocabulary < codes:
         raise ValueError(f"the transformer's vocab_size ({size.vocabulary}) does not hold the first stage's {codes} codes: these two do not belong together")
-    dropout = Dropout(*(config.get(f"{where}_pdrop", 0.0) for where in ("embd", "resid", "attn")))
-    return GPT((codes,) * sites, size, dropout, config.get("n_unmasked", 0), start)
+    dropout = Dropout(*(config.rate(f"{where}_pdrop") for where in ("embd", "resid", "attn")))
+    return GPT((codes,) * sites, size, dropout, config.whole("n_unmasked", 0, least=0), start)
 
 
 def grid_of(config: Config, first_stage: FirstStage, condition: nn.Module) -> tuple[int, int]:
@@ -181,8 +181,8 @@ def grid_of(config: Config, first_stage: FirstStage, condition: nn.Module) -> tu
     positions hold, beside a condition as large where the condition is an image.
     """
     if config.get("permuter_config") is not None and config.node("permuter_config").kind != "Identity":
-        return config.node("permuter_config")["H"], config.node("permuter_config")["W"]
-    positions, nominal = gpt_of(config)["block_size"], first_stage.decoder.grid
+        return _sides(config.node("permuter_config"))
+    positions, nominal = gpt_of(config).whole("block_size"), first_stage.decoder.grid
     if math.prod(nominal) <= positions:
         return nominal[0], nominal[1]
     side = math.isqrt(positions if isinstance(condition, Labels | StartCode | Tokens) else (positions + 1) // 2)
@@ -200,15 +200,15 @@ def build_condition(config: Config, first_stage: FirstStage, state: dict[str, Te
         _drop_copies(state)
         return first_stage, []
     if value == "__is_unconditional__" or config.get("unconditional", False):
-        return StartCode(config.get("sos_token", 0)), []
+        return StartCode(config.whole("sos_token", 0, least=0)), []
     stage = node(value, f"{config.kind}.params.cond_stage_config")
     if stage.kind in KINDS:
         return first_stage_from(stage, state, "cond_stage_model.")
     known: dict[str, Callable[[], nn.Module]] = {
-        "Labelator": lambda: Labels(stage["n_classes"]),
-        "CoordStage": lambda: Coordinates(stage["n_embed"], stage["down_factor"]),
-        "SOSProvider": lambda: StartCode(stage.get("sos_token", 0)),
-        "DummyCondStage": lambda: Tokens(config.node("transformer_config")["vocab_size"]),
+        "Labelator": lambda: Labels(stage.whole("n_classes")),
+        "CoordStage": lambda: Coordinates(stage.whole("n_embed"), stage.whole("down_factor")),
+        "SOSProvider": lambda: StartCode(stage.whole("sos_token", 0, least=0)),
+        "DummyCondStage": lambda: Tokens(config.node("transformer_config").whole("vocab_size")),
     }
     if stage.kind not in known:
         raise ValueError(f"{stage.kind} is no condition stage that can be imported: {', '.join((*known, *KINDS))} can")
@@ -224,6 +224,10 @@ def _drop_copies(state: dict[str, Tensor]) -> None:
         del state[name]
 
 
+def _sides(permuter: Config) -> tuple[int, int]:
+    return permuter.whole("H"), permuter.whole("W")
+
+
 def build_order(config: Config) -> Ordered | None:
     """The order that a transformer's config names; None for row by row.
 
@@ -235,7 +239,7 @@ def build_order(config: Config) -> Ordered | None:
     permuter = config.node("permuter_config")
     if permuter.kind not in ORDERS:
         raise ValueError(f"{permuter.kind} is no known order of sites: {', '.join(ORDERS)} are")
-    return None if permuter.kind == "Identity" else Ordered(ORDERS[permuter.kind](permuter["H"], permuter["W"]))
+    return None if permuter.kind == "Identity" else Ordered(ORDERS[permuter.kind](*_sides(permuter)))
 
 
 def load_transformer(checkpoint: str | Path | BinaryFile, config: str | Path | TextFile | Mapping[str, Any]) -> Transformer:
@@ -254,7 +258,7 @@ def load_transformer(checkpoint: str | Path | BinaryFile, config: str | Path | T
     state = read_state(checkpoint)
     first_stage, parts = first_stage_from(net2net.node("first_stage_config"), state, "first_stage_model.")
     condition, condition_parts = build_condition(net2net, first_stage, state)
-    order, side = build_order(net2net), net2net.get("downsample_cond_size", -1)
+    order, side = build_order(net2net), net2net.whole("downsample_cond_size", -1, least=-1)
     grid, start = grid_of(net2net, first_stage, condition), condition.code if isinstance(condition, StartCode) else None
     network = build_network(gpt_of(net2net), first_stage.model.codebook.codes, math.prod(grid), start)
     parts += [*condition_parts, keys.Part(network, keys.TRANSFORMER), *([] if order is None else [keys.Part(order, keys.ORDER)])]

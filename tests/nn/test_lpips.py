@@ -1,6 +1,7 @@
 """LPIPS stays frozen, and reads VGG-16 from a local file. Its values are held against the published code's in tests/taming."""
 
 import sys
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -136,6 +137,22 @@ def test_a_missing_file_says_what_to_give(tmp_path):
     for kind in (LPIPS, DropoutLPIPS):
         with pytest.raises(FileNotFoundError, match=r"there are no weights at .*nothing.pth: give a file of torchvision's network"):
             kind(tmp_path / "nothing.pth")
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), ConnectionResetError("reset by peer"), PermissionError(13, "Permission denied")])
+@pytest.mark.parametrize("kind", [LPIPS, DropoutLPIPS])
+def test_weights_that_cannot_be_downloaded_are_asked_for(kind, error, monkeypatch, tmp_path):
+    pytest.importorskip("lpips")
+
+    def failing(*arguments, **settings):
+        raise error
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # nothing has been downloaded before
+    monkeypatch.setattr(torch.hub, "download_url_to_file", failing)
+    wanted = rf"the weights of VGG-16 could not be downloaded \(.*{error.args[-1]}.*\): pass a file of torchvision's, {kind.__name__}\(FILE\)"
+    with pytest.raises(ConnectionError, match=wanted) as caught:
+        kind()
+    assert caught.value.__cause__ is error
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):

@@ -42,6 +42,17 @@ def test_attention_stands_at_the_levels_of_the_sides_that_were_asked_for():
         assert [any(isinstance(a, Attention) for a in level.attention) for level in half.levels] == [False, True, False]
 
 
+@pytest.mark.parametrize("level", [-1, 2, 5])
+def test_attention_at_a_level_that_does_not_exist_is_refused(level):
+    with pytest.raises(ValueError, match=rf"attention at level {level}, but 2 multipliers make the levels 0..1: name one of these, or pass attention=\(\)"):
+        Ladder(32, (1, 2), 1, (1, level))
+
+
+def test_a_ladder_without_levels_is_refused():
+    with pytest.raises(ValueError, match=r"a ladder has at least one level, got multipliers=\(\): pass \(1,\) for one that halves nothing"):
+        Ladder(32, (), 1, ())
+
+
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 20), (4, 4)])
 @pytest.mark.parametrize("ladder", [SMALL, Ladder(32, (1, 2, 2), 1, (), 0.0, False), Ladder(32, (2,), 1, ())], ids=["convolved", "averaged", "one level"])
 def test_maps_are_smaller_by_the_stride_at_any_size(ladder, height, width):
@@ -94,6 +105,24 @@ def test_the_norm_is_as_precise_in_channels_last():
     x = 3 + torch.randn(2, 64, 32, 32, generator=torch.Generator().manual_seed(0))
     exact = Norm(64).double()(x.double())
     assert (Norm(64)(x.contiguous(memory_format=torch.channels_last)) - exact).abs().max() < 2e-6
+
+
+@pytest.mark.parametrize("ladder", [Ladder(32, (1, 2), 1, (1,)), Ladder(32, (1, 1), 1, ()), SMALL], ids=["wider", "narrow", "three levels"])
+def test_an_image_of_one_code_is_encoded_alone_as_among_others(ladder):
+    """Groups of one channel hold one number then, which is its own mean: torch refuses one row of them, and takes two."""
+    encoder, decoder = networks(ladder)
+    x = torch.randn(2, 1, ladder.stride, ladder.stride, generator=torch.Generator().manual_seed(0))
+    maps = encoder(x)
+    assert maps.shape == (2, 4, 1, 1)
+    torch.testing.assert_close(encoder(x[:1]), maps[:1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decoder(maps[:1]), decoder(maps)[:1], rtol=1e-4, atol=1e-4)
+
+
+def test_of_a_group_of_one_number_the_norm_leaves_the_bias():
+    norm, x = Norm(32).double(), torch.randn(1, 32, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    norm.bias.data = torch.arange(32.0, dtype=torch.float64)
+    torch.testing.assert_close(norm(x).flatten(), norm.bias)
+    assert torch.autograd.gradcheck(norm, x.requires_grad_())
 
 
 def test_gradients_are_those_of_finite_differences():

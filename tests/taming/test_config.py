@@ -1,11 +1,12 @@
 """Configurations: from paths, files and dictionaries, with errors that name what is missing."""
 
 import io
+import re
 import sys
 
 import pytest
 
-from latentcomp.taming.config import read_config
+from latentcomp.taming.config import node, read_config
 
 TEXT = "model:\n  base_learning_rate: 4.5e-06\n  target: taming.models.vqgan.VQModel\n  params:\n    n_embed: 32\n    ddconfig:\n      ch: 64\n"
 NODE = {"target": "a.fork.of.VQModel", "params": {"n_embed": 32, "ddconfig": {"ch": 64}}}
@@ -34,6 +35,35 @@ def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match=r"VQModel.params.n_embed must be a dictionary, got 32"):
         config.section("n_embed")
     assert read_config({"target": "taming.modules.losses.DummyLoss"}).params == {}
+
+
+def test_numbers_are_checked_and_named():
+    config = node({"target": "a.GPT", "params": {"n": 2, "many": [1, 2], "none": [], "rate": 0.5, "off": 0}}, "the config")
+    assert (config.whole("n"), config.whole("missing", 3), config.whole("off", least=0)) == (2, 3, 0)
+    assert (config.wholes("many"), config.wholes("none")) == ((1, 2), ())
+    assert (config.rate("rate"), config.rate("missing"), config.rate("off")) == (0.5, 0.0, 0.0)
+    with pytest.raises(ValueError, match="the config of GPT lacks params.missing"):
+        config.whole("missing")
+
+
+@pytest.mark.parametrize(
+    ("read", "wrong", "wanted"),
+    [
+        *((lambda c: c.whole("x"), wrong, "a whole number of at least 1") for wrong in ("two", "2", 2.5, None, True, [2], 0, -1)),
+        (lambda c: c.whole("x", 3), "two", "a whole number of at least 1"),
+        (lambda c: c.whole("x", 3, least=0), -1, "a whole number of at least 0"),
+        *((lambda c: c.wholes("x"), wrong, "a list of whole numbers of at least 1") for wrong in (2, "12", [1, "2"], [1, 0], [[1]], {1: 2}, None)),
+        *((lambda c: c.rate("x"), wrong, r"a number in \[0, 1\]") for wrong in ("0.1", None, True, [0.1], -0.1, 1.5, float("nan"))),
+    ],
+)
+def test_a_number_that_is_none_is_refused_by_its_key(read, wrong, wanted):
+    with pytest.raises(ValueError, match=rf"GPT\.params\.x must be {wanted}, got {re.escape(repr(wrong))}: use the yaml file that was published"):
+        read(node({"target": "a.GPT", "params": {"x": wrong}}, "the config"))
+
+
+def test_arguments_that_are_no_dictionary_are_refused():
+    with pytest.raises(ValueError, match=r"the config must be a dictionary with a 'target' \(a class name\) and 'params'"):
+        read_config({"target": "a.VQModel", "params": 3})
 
 
 @pytest.mark.parametrize("content", [{}, {"model": 3}, {"model": {"params": {}}}])

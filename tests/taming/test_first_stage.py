@@ -10,6 +10,8 @@ from latentcomp.likelihoods import Bernoulli
 from latentcomp.nn.critic import ActNorm
 from latentcomp.posteriors.factorised import Factorised
 from latentcomp.taming import load_vqgan
+from latentcomp.taming.config import Config
+from latentcomp.taming.first_stage import build_critic
 from tests.taming.published import Weights, first_stage, images, vq_config
 
 
@@ -182,6 +184,41 @@ def test_a_wrong_config_is_named(made, change, message):
     config, w = made
     with pytest.raises(ValueError, match=message):
         load_vqgan(saved(w), config | change)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *(("ch", "x"), ("ch_mult", 2), ("ch_mult", [1, "2"]), ("resolution", 16.0), ("attn_resolutions", 8), ("num_res_blocks", None)),
+        *(("dropout", "none"), ("z_channels", 0), ("in_channels", "3"), ("out_ch", "3")),
+    ],
+)
+def test_a_wrong_number_of_the_networks_is_named(made, name, wrong):
+    config, w = made
+    config["params"]["ddconfig"][name] = wrong
+    with pytest.raises(ValueError, match=rf"ddconfig\.params\.{name} must be a .*number.*, got {re.escape(repr(wrong))}"):
+        load_vqgan(saved(w), config)
+
+
+@pytest.mark.parametrize("name", ["n_embed", "embed_dim"])
+def test_a_wrong_number_of_the_codebook_is_named(made, name):
+    config, w = made
+    config["params"][name] = "abc"
+    with pytest.raises(ValueError, match=rf"VQModel\.params\.{name} must be a whole number of at least 1, got 'abc'"):
+        load_vqgan(saved(w), config)
+
+
+def test_a_resolution_that_leaves_no_code_is_named(made):
+    config, w = made
+    config["params"]["ddconfig"]["resolution"] = 1
+    with pytest.raises(ValueError, match=r"ddconfig\.params\.resolution must be a whole number of at least 2, got 1"):
+        load_vqgan(saved(w), config)
+
+
+@pytest.mark.parametrize("name", ["disc_in_channels", "disc_ndf", "disc_num_layers"])
+def test_a_wrong_number_of_the_critic_is_named(name):
+    with pytest.raises(ValueError, match=rf"Loss\.params\.{name} must be a whole number"):
+        build_critic(Config("Loss", {name: "two"}))
 
 
 def test_two_moments_are_no_codes(made):

@@ -4,10 +4,12 @@ import argparse
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import types
-from collections import OrderedDict
+import zipfile
+from collections import Counter, OrderedDict
 
 import pytest
 import torch
@@ -115,7 +117,7 @@ class Trap:
 def test_booby_traps_are_refused_by_name_and_not_sprung(tmp_path, archive, function, arguments, name):
     sprung = tmp_path / "sprung"
     filled = [a.format(sprung) if isinstance(a, str) else [b.format(sprung) for b in a] if isinstance(a, list) else a for a in arguments]
-    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+    with pytest.raises(ValueError, match=rf"it names {re.escape(name)}, which"):
         read_state(written({"state_dict": STATE, "trap": Trap(function, *filled)}, archive))
     assert not sprung.exists()
 
@@ -124,6 +126,54 @@ def test_booby_traps_are_refused_by_name_and_not_sprung(tmp_path, archive, funct
 def test_a_function_that_is_named_and_never_called_is_refused_too(archive):
     with pytest.raises(ValueError, match=r"was refused, and nothing in it was executed: it names posix\.system, which"):
         read_state(written({"state_dict": STATE, "function": os.system}, archive))
+
+
+def archived(content: bytes) -> io.BytesIO:
+    """An archive around a pickle that torch itself would not write."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, part in {"data.pkl": content, "version": b"3\n", "byteorder": b"little"}.items():
+            archive.writestr(f"archive/{name}", part)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("around", [archived, io.BytesIO], ids=["archive", "plain pickle"])
+@pytest.mark.parametrize("name", ["torch.hub load", "torch os.system", "torch.serialization os.system", "torch.nn.modules.linear Linear"])
+def test_what_torch_holds_beside_tensors_is_foreign_too(tmp_path, around, name):
+    """By its name or by a path through torch's own imports; not called damage, nor is anybody told how to let it in."""
+    content = b"\x80\x04c" + name.replace(" ", "\n").encode() + f"\n(S'touch {tmp_path / 'sprung'}'\ntR.".encode()
+    with pytest.raises(ValueError, match=rf"was refused, and nothing in it was executed: it names {re.escape(name.replace(' ', '.'))}, which"):
+        read_state(around(content))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_whole_network_is_refused_by_the_names_of_its_modules():
+    with pytest.raises(ValueError, match=r"it names torch\.nn\.modules\.linear\.Linear, which .* save its state_dict alone"):
+        read_state(written(torch.nn.Linear(2, 2)))
+
+
+def damaged(file: io.BytesIO) -> io.BytesIO:
+    """An archive without the numbers of its first tensor."""
+    left = io.BytesIO()
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(left, "w") as new:
+        for name in old.namelist():
+            if not name.endswith("/data/0"):
+                new.writestr(name, old.read(name))
+    left.seek(0)
+    return left
+
+
+@formats
+def test_damage_to_a_state_of_any_tensors_is_called_damage(archive):
+    """Nothing that tensors need is foreign: not their dtypes, storages, layouts, devices or quantisers."""
+    kinds = [torch.ones(2, dtype=dtype) for dtype in (torch.half, torch.bfloat16, torch.int8, torch.bool, torch.complex64)]
+    state = {str(i): t for i, t in enumerate([*kinds, torch.nn.Parameter(torch.ones(2)), torch.eye(2).to_sparse(), torch.ones(2, device="meta")])}
+    content = {"state_dict": OrderedDict(state), "more": [torch.float32, torch.Size([1]), torch.device("cpu"), b"bytes", {1}, 1j, Counter("a")]}
+    file = written(content, archive)
+    assert read_state(file).keys() == state.keys()
+    with pytest.raises(ValueError, match=r"cannot be read as a checkpoint \(.*\): it is damaged, or of another kind"):
+        read_state(damaged(file) if archive else io.BytesIO(file.getvalue()[:-10]))
 
 
 @formats
@@ -157,6 +207,13 @@ def test_a_name_that_only_begins_like_a_known_package_is_not_taken_for_it(name):
     else:
         with pytest.raises(ValueError, match=module):
             read_state(io.BytesIO(content))
+
+
+@formats
+@pytest.mark.parametrize("under", [lambda state: state, lambda state: {"state_dict": state}], ids=["bare", "under state_dict"])
+def test_a_state_whose_keys_are_no_names_is_refused(archive, under):
+    with pytest.raises(ValueError, match=r"names weights by strings, .* its state_dict has the key 1: save that of a module, model.state_dict\(\)"):
+        read_state(written(under(STATE | {1: torch.ones(2)}), archive))
 
 
 @formats

@@ -162,7 +162,7 @@ def test_the_published_size_and_first_codes():
     with torch.device("meta"):
         model, encoder = backbone(Size(), Ladder(), Laplace())
     assert sum(p.numel() for p in [*model.parameters(), *encoder.parameters()]) == 72_141_699 + 1  # and the Laplace scale, which does not learn
-    model, _ = backbone(SMALL, Ladder(32, (1, 1, 1), 1), Laplace())
+    model, _ = backbone(SMALL, Ladder(32, (1, 1, 1), 1, ()), Laplace())
     weight = model.codebook.weight.detach()
     assert 0.8 / 16 < float(weight.abs().max()) <= 1 / 16
 

@@ -151,6 +151,17 @@ def test_first_stage_as_its_own_condition():
         load_transformer(saved(w), config)
 
 
+def test_label_maps_that_are_shrunk_first_may_come_as_labels():
+    """As without shrinking: the same codes as of their one-hot channels."""
+    config = net_config(vq_config("VQSegmentationModel", in_channels=5, out_ch=5), downsample_cond_size=8)
+    c = torch.randint(5, (2, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    transformer = load_transformer(saved(made(config)), config)
+    r = transformer.encode_condition(c)
+    assert r.shape == (2, 16)
+    for same in (c.float(), torch.eye(5)[c[:, 0]].movedim(-1, 1)):
+        assert torch.equal(transformer.encode_condition(same), r)
+
+
 def test_draws_follow_their_noise_and_their_settings(transformer):
     r, index = transformer.encode_condition(torch.tensor([3, 9])), torch.arange(2)
     z = transformer.sample(r, 8, noise=Noise(0, 0, index))
@@ -240,6 +251,28 @@ def test_too_long_sequences_and_wrong_settings_are_refused(transformer):
     ],
 )
 def test_a_wrong_config_is_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        load_transformer(saved(made(net_config(labels()))), config)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        *(
+            (net_config(labels(), gpt={name: "two"}), rf"GPT\.params\.{name} must be a whole")
+            for name in ("vocab_size", "n_layer", "n_head", "n_embd", "block_size")
+        ),
+        (net_config(labels(), gpt={"n_unmasked": -1}), r"GPT\.params\.n_unmasked must be a whole number of at least 0, got -1"),
+        (net_config(labels(), gpt={"resid_pdrop": "0.1"}), r"GPT\.params\.resid_pdrop must be a number in \[0, 1\], got '0.1'"),
+        (net_config({"target": "x.Labelator", "params": {"n_classes": "ten"}}), r"Labelator\.params\.n_classes must be a whole"),
+        (net_config({"target": "x.CoordStage", "params": {"n_embed": 15, "down_factor": 0}}), r"CoordStage\.params\.down_factor must be a whole"),
+        (net_config({"target": "x.SOSProvider", "params": {"sos_token": "a"}}), r"SOSProvider\.params\.sos_token must be a whole"),
+        (net_config("__is_unconditional__", sos_token=-1), r"Net2NetTransformer\.params\.sos_token must be a whole"),
+        (net_config(labels(), downsample_cond_size="8"), r"Net2NetTransformer\.params\.downsample_cond_size must be a whole number of at least -1, got '8'"),
+        (net_config(labels(), permuter_config={"target": "x.ZCurve", "params": {"H": "8", "W": 8}}), r"ZCurve\.params\.H must be a whole"),
+    ],
+)
+def test_a_wrong_number_is_named(config, message):
     with pytest.raises(ValueError, match=message):
         load_transformer(saved(made(net_config(labels()))), config)
 
