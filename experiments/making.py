@@ -1,7 +1,6 @@
 """What the parts of a configuration name is made here, and an error of it becomes one line: in its own words, with the options that mend it."""
 
 from typing import Any
-from urllib.error import URLError
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -23,9 +22,7 @@ def made(node: DictConfig | dict[str, Any] | None, *arguments: Any, **settings: 
 
 
 def _said(error: BaseException) -> str:
-    """The library knows no options, and torchvision's own download knows no remedy."""
-    if isinstance(error, URLError):
-        return f"VGG-16 could not be downloaded ({error.reason}): give {OPTIONS}"
+    """The library knows no options."""
     if isinstance(error, ConnectionError):
         return f"{error}. On the command line give {OPTIONS}, or where a table judges by LPIPS budget.distance=FILE"
     return str(error)

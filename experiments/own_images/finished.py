@@ -10,10 +10,10 @@ import torch
 from omegaconf import DictConfig
 
 from experiments.job import plain
+from experiments.making import made
 from experiments.own_images.first_stage import CONFIG, Restored, restored
 from experiments.own_images.first_stage import STATE as FIRST
 from experiments.own_images.given import Classes, Given
-from experiments.own_images.pictures import made
 from experiments.own_images.priors import Sites
 from experiments.own_images.samples import Samples
 from experiments.parts import stored

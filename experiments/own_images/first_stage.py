@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from experiments.descent import descent
 from experiments.job import Built, Job, Result, budget, plain, procedure
+from experiments.making import made
 from experiments.own_images.judges import ALEX, VGG, bicubic_measures, judges, numbers
-from experiments.own_images.pictures import Squares, made, pictures
+from experiments.own_images.pictures import Squares, pictures
 from experiments.parts import stored
 from experiments.results import write_json
 from experiments.watching.board import Board

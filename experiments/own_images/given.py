@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from experiments.making import made
 from experiments.own_images.first_stage import Restored, restored
-from experiments.own_images.pictures import made
 from latentcomp.conditions import Coordinates, LabelMap, Labels, Quantised, Small, coordinate_map
 from latentcomp.data.conditions import Pairs
 from latentcomp.data.image_folder import ImageFolder

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from experiments.descent import descent
 from experiments.job import Built, Job, Result, procedure
+from experiments.making import made
 from experiments.own_images.finished import CONFIG, STATE, built, check, described, drawing_of
 from experiments.own_images.first_stage import FirstStage, ended, often, restored
 from experiments.own_images.given import read
 from experiments.own_images.judges import numbers
-from experiments.own_images.pictures import made
 from experiments.own_images.samples import Samples
 from experiments.results import write_json
 from experiments.watching.board import Board

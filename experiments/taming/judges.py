@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
+from experiments.making import made
 from experiments.taming.sets import Source, Standin
-from experiments.taming.stages import made
 from latentcomp.evaluate.extractors import IMAGENET, INCEPTION, Extractor, Inception, Own, Vgg16
 from latentcomp.noise import permutation
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from experiments.descent import descent
 from experiments.job import Built, Job, Result, budget, procedure
+from experiments.making import made
 from experiments.taming.priors import parameters
 from experiments.taming.sets import Source
-from experiments.taming.stages import made, seen
+from experiments.taming.stages import seen
 from experiments.taming.vqgan import Preset
 from latentcomp.batch import Batch
 from latentcomp.engine import Engine

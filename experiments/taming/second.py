@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from experiments.descent import descent
 from experiments.job import Built, Job, Result, budget, plain, procedure
 from experiments.machine import digest
+from experiments.making import made
 from experiments.taming import coded, stages
 from experiments.taming.judges import Judges, called
 from experiments.taming.limits import Trial, Update, remembered
 from experiments.taming.priors import Build, Sites, parameters
 from experiments.taming.samples import Drawn
 from experiments.taming.shared import Stage, shared
-from experiments.taming.stages import made
 from experiments.watching.grids import tiles
 from experiments.watching.watcher import Shows
 from latentcomp.conditions import Encoded, Labels

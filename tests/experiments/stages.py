@@ -6,9 +6,9 @@ import torch
 
 from experiments import settings
 from experiments.job import plain
+from experiments.making import made
 from experiments.own_images import finished
 from experiments.own_images.first_stage import CONFIG, STATE, restored
-from experiments.own_images.pictures import made
 from experiments.results import write_json
 from latentcomp import checkpoint
 

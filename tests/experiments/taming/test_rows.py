@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 from experiments import settings
 from experiments.execute import plain
 from experiments.job import Job
+from experiments.making import made
 from experiments.report import SHOWN
 from experiments.reproduce import parsed, reproduce
 from experiments.taming import judges
 from experiments.taming.priors import Sites, Snail, Transformer, parameters
 from experiments.taming.second import prepared
-from experiments.taming.stages import made
 from latentcomp import processes
 from latentcomp.taming import load_vqgan
 from tests import small_mnist
@@ -246,13 +246,6 @@ def test_a_published_first_stage_takes_the_place_of_a_trained_one(tmp_path):
 def unreachable():
     """A download on a machine without a network."""
     raise URLError("no such host")
-
-
-def test_weights_that_cannot_be_downloaded_are_asked_for():
-    with pytest.raises(SystemExit, match="could not be downloaded .no such host.: give weights=FOLDER"):
-        made(OmegaConf.create({"_target_": f"{__name__}.unreachable"}))
-    with pytest.raises(SystemExit, match="error: a prior needs at least one site"):
-        made(OmegaConf.create({"_target_": "latentcomp.priors.Uniform", "sites": 0, "codes": []}))
 
 
 INCEPTION = "budget.judge={_target_: experiments.taming.judges.inception}"

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from experiments import settings
+from experiments.making import made
 from experiments.taming.maps import OneHot, depth_maps, label_maps
-from experiments.taming.stages import made
 from experiments.taming.two_levels import TwoLevelDecoder, TwoLevels
 from experiments.taming.vqgan import Flat, Nearest, Relaxed, unit, vqgan
 from latentcomp.batch import Batch
