@@ -38,11 +38,13 @@ def called(config: DictConfig, data: Source) -> Judges | None:
     """Those of a row, to be called before anything is learned, so that weights that are missing are asked for at once; None for a row without samples.
 
     Raises:
-        SystemExit: weights or classes that they want are not there.
+        SystemExit: weights or classes that they want are not there, or samples without a class are to be rejected.
     """
     if config.sampling is None:
         return None
     rejects = config.sampling.get("acceptance", 1.0) < 1
+    if rejects and config.task.condition != "class":
+        raise SystemExit(f"error: sampling.acceptance={config.sampling.acceptance}: samples of a class are rejected, and this row has none: set it to 1")
     return Judges(made(config.budget.judge, data, config.weights), made(config.budget.rejector, data) if rejects else None)
 
 

@@ -257,6 +257,7 @@ RESNET = "budget.rejector={_target_: experiments.taming.judges.resnet101}"
     [
         ("taming_faces", "ffhq", INCEPTION, r"no weights of Inception-v3 at .*\. Here weights=FOLDER names the folder"),
         ("taming_reconstruction", "k1024", INCEPTION, r"no weights of Inception-v3 at .*\. Here weights=FOLDER names the folder"),
+        ("taming_faces", "ffhq", "+sampling.acceptance=0.5", r"acceptance=0\.5: samples of a class are rejected, and this row has none: set it to 1"),
         ("taming_imagenet", "mixed_accept50", RESNET, r"ResNet-101, which rejects samples, could not be downloaded .no such host.*sampling\.acceptance=1"),
     ],
 )
