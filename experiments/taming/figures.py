@@ -2,6 +2,7 @@
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -10,7 +11,10 @@ from experiments.cells import Spec, groups, label
 from experiments.figures import STYLE, Runs, _bytes, colour
 from experiments.report import Picture
 
-DRAWN = "Mean pictures of codes drawn from each row's prior, not cut off; of a condition, those of the first test pictures (first seed)."
+DRAWN = (
+    "Mean pictures of codes drawn from each row's prior, not cut off; of a condition, those of the first test pictures (first seed). Rows that draw from one "
+    "prior are shown once."
+)
 TIMED = (
     "The same looks as above over the seconds of training that came before them, looks and saves excluded: all seeds (thin) and their mean over looks "
     "(thick). At equal time two lines end at the same place on the right; at equal updates they need not."
@@ -21,7 +25,16 @@ MARKS = "osD^vP*Xhp<>dH8"
 
 def samples(runs: Runs, spec: Spec) -> list[Picture]:
     """Samples of the rows' priors."""
-    return [Picture("Samples", DRAWN, figures.samples(runs, spec))]
+    return [Picture("Samples", DRAWN, figures.samples(distinct(runs), spec))]
+
+
+def distinct(runs: Runs) -> Runs:
+    """Of rows with the same samples, because they cut off and reject what one prior gives, the first."""
+    drawn, kept = figures.first(runs), list[str]()
+    for row in runs:
+        if not any(torch.equal(drawn[row]["samples"], drawn[other]["samples"]) for other in kept):
+            kept.append(row)
+    return {row: runs[row] for row in kept}
 
 
 def timed(runs: Runs, spec: Spec) -> list[Picture]:

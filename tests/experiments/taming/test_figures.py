@@ -28,6 +28,13 @@ def test_each_data_set_has_a_panel_over_time():
     assert drawn.data.startswith(b"\x89PNG")
 
 
+def test_rows_that_draw_from_one_prior_are_shown_once():
+    few = priors(["drin_steps", "drin_time", "imagenet_time"])
+    assert list(figures.distinct(few)) == ["drin_steps"]
+    few["drin_time"][0]["samples"] = few["drin_steps"][0]["samples"] + 0.1
+    assert list(figures.distinct(few)) == ["drin_steps", "drin_time"]
+
+
 def test_seeds_of_unequal_length_have_a_mean_as_far_as_the_shortest_goes():
     short, long = np.array([[1.0, 2.0], [4.0, 3.0]]), np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 1.0]])
     assert mean_of([short, long]).tolist() == [[1.0, 2.0], [3.0, 2.5]]
